@@ -1,0 +1,161 @@
+"""What every request passes on its way in and out: plain ASGI, one class per concern.
+
+Their order is in `app.py`. None of them reads or buffers a response, so that a stream passes as it
+is written.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final, cast
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from machina.api.problems import problem_of
+from machina.errors import TooLarge
+
+log = structlog.get_logger(__name__)
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_QUIET: Final = ("/system/liveness", "/system/readiness", "/system/client-health-check")
+"""Asked every few seconds by machines: not worth a line each."""
+
+
+class RequestContext:
+    """Gives a request its id, in the answer and in every log line, and logs how it ended."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        scope["machina.request_id"] = request_id
+        scope["machina.abort"] = _abort_of(send)
+        started = time.monotonic()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        structlog.contextvars.clear_contextvars()  # a connection serves many requests
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            level = "debug" if scope["path"] in _QUIET and status < 400 else "info"
+            getattr(log, level)(
+                "request.served",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                seconds=round(time.monotonic() - started, 4),
+            )
+
+
+def _request_id(offered: str | None) -> str:
+    """The caller's id when it is one that can safely be echoed and logged; else a new one."""
+    if offered is not None and _REQUEST_ID.fullmatch(offered):
+        return offered
+    return uuid4().hex
+
+
+def _abort_of(send: Send) -> Callable[[], None] | None:
+    """How to cut the connection of a client that does not read: closing would wait for it for ever.
+
+    uvicorn's `send` is a method of the object that holds the transport; other servers have none.
+    """
+    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
+    return cast("Callable[[], None] | None", getattr(transport, "abort", None))
+
+
+class SecurityHeaders:
+    """Says that no answer is to be guessed at, framed or stored where the route says nothing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers.setdefault("Referrer-Policy", "no-referrer")
+                headers.setdefault("X-Frame-Options", "DENY")
+                headers.setdefault("Cache-Control", "no-store")
+                if "server" in headers:
+                    del headers["server"]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+class BodyLimit:
+    """Counts the bytes of a body as they come, whatever its Content-Length says."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request; reading beyond the limit raises `TooLarge` in who reads."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        # Who declares too much is not read at all.
+        counted = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
+        counted = counted if counted > self.limit else 0
+
+        async def receive_counted() -> Message:
+            nonlocal counted
+            if counted <= self.limit:
+                message = await receive()
+                counted += len(message.get("body", b""))
+                if counted <= self.limit:
+                    return message
+            raise TooLarge(f"The body is larger than {self.limit} bytes; send less at once.")
+
+        await self.app(scope, receive_counted, send)
+
+
+class Errors:
+    """Turns whatever was raised into a problem, as long as nothing of an answer was sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noting)
+        except Exception as exception:
+            if started:
+                # Half an answer is out. Ended without its last chunk, it is seen to be cut.
+                log.exception("request.broken_off", path=scope["path"])
+                return
+            await problem_of(exception, scope)(scope, receive, send)

@@ -1,0 +1,121 @@
+"""The search grammar that all search routes share: filters, order, page, projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+from machina.errors import Invalid
+from machina.store.base import Sort
+
+MAX_PAGE_SIZE: Final = 5_000
+DEFAULT_PAGE_SIZE: Final = 10
+_MAX_PAGE: Final = 1_000_000
+_MAX_SORTERS: Final = 8
+_NEWEST_FIRST: Final[Sort] = (("_id", -1),)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """A search as it was asked for, checked in form; field names are still the caller's."""
+
+    filters: dict[str, Any]
+    sort: Sort
+    page: int
+    page_size: int
+    fields: tuple[str, ...] | None
+    compact: bool
+    """Leave out what is large; full rows only when `compact` is false."""
+
+    @property
+    def skip(self) -> int:
+        """How many rows come before this page."""
+        return (self.page - 1) * self.page_size
+
+    def project(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with the fields that were asked for, and its `_id`."""
+        if self.fields is None:
+            return row
+        return {name: row[name] for name in ("_id", *self.fields) if name in row}
+
+
+def read_search(body: Mapping[str, Any]) -> SearchQuery:
+    """Reads the body of a search; keys it does not know are ignored.
+
+    Raises:
+        Invalid: a key has the wrong form; the error names it.
+    """
+    filters = body.get("filters")
+    if filters is None:
+        filters = {}
+    if not isinstance(filters, dict):
+        raise Invalid('\'filters\' must be an object, as {"status": "failed"}.', field="filters")
+    return SearchQuery(
+        filters=filters,
+        sort=_sort(body),
+        page=_number(body, "page", 1, _MAX_PAGE),
+        page_size=_number(body, "page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+        fields=_fields(body.get("fields")),
+        compact=body.get("compact") is not False,
+    )
+
+
+def _sort(body: Mapping[str, Any]) -> Sort:
+    sorters = body.get("sorters")
+    if sorters:
+        return _sorters(sorters)
+    text = body.get("sort")
+    if not text:
+        return _NEWEST_FIRST
+    if not isinstance(text, str):
+        raise Invalid("'sort' must be text, as \"-updated\".", field="sort")
+    field = text.lstrip("+-")
+    return ((field, -1 if text.startswith("-") else 1),)
+
+
+def _sorters(sorters: Any) -> Sort:
+    """`["field", -1]`, or a list of such pairs."""
+    if isinstance(sorters, list) and len(sorters) == 2 and isinstance(sorters[0], str):
+        sorters = [sorters]
+    if not isinstance(sorters, list) or len(sorters) > _MAX_SORTERS:
+        raise _bad_sorters()
+    pairs = []
+    for pair in sorters:
+        if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise _bad_sorters()
+        if pair[1] not in (1, -1) or isinstance(pair[1], bool):
+            raise _bad_sorters()
+        pairs.append((pair[0], cast("Literal[1, -1]", int(pair[1]))))
+    return tuple(pairs)
+
+
+def _bad_sorters() -> Invalid:
+    return Invalid(
+        '\'sorters\' must be ["field", 1] or ["field", -1], or a list of at most '
+        f"{_MAX_SORTERS} such pairs.",
+        field="sorters",
+    )
+
+
+def _number(body: Mapping[str, Any], key: str, default: int, greatest: int) -> int:
+    value = body.get(key)
+    if value is None:
+        return default
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= greatest:
+        raise Invalid(f"'{key}' must be a whole number from 1 to {greatest}.", field=key)
+    return value
+
+
+def _fields(value: Any) -> tuple[str, ...] | None:
+    if not value:
+        return None
+    if isinstance(value, dict):  # the projection as MongoDB writes it
+        value = [name for name, wanted in value.items() if wanted]
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise Invalid("'fields' must be a list of names.", field="fields")
+    return tuple(value)

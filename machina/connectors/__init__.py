@@ -1,0 +1,1 @@
+"""Doors to the outside: connectors, and the providers of models behind them."""

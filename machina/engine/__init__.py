@@ -1,0 +1,8 @@
+"""Walks agents and workflows: definitions and a payload go in, events and a result come out."""
+
+from machina.engine.agent import run_agent
+from machina.engine.context import Doors, Emit, RunContext
+from machina.engine.results import RunResult
+from machina.engine.workflow import run_workflow
+
+__all__ = ["Doors", "Emit", "RunContext", "RunResult", "run_agent", "run_workflow"]

@@ -1,0 +1,88 @@
+"""What a walk gives back: a workflow's outputs, and the result of a whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from machina.engine.borders import as_json, cross_border
+from machina.errors import RunError
+
+STATUS: Final = "workflow-status"
+ERROR: Final = "workflow-error"
+ANSWER_KEYS: Final = ("response_text", "content", "message")
+"""Where a final state says its answer, first non-empty text first."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowOutcome:
+    """What one workflow gave: its outputs, and the error that stopped it, if one did."""
+
+    outputs: dict[str, Any]
+    error: RunError | None = None
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Any], error: RunError | None = None) -> WorkflowOutcome:
+        """Adds the status: the author's own word stands, unless the workflow failed."""
+        if error is None:
+            return cls({STATUS: "executed", **outputs})
+        said = {"task": error.task, "code": error.code, "message": error.message}
+        return cls({**outputs, STATUS: "failed", ERROR: said}, error)
+
+
+@dataclass(slots=True)
+class RunResult:
+    """How a run ended. `state` is JSON: an agent's final state, a workflow's outputs."""
+
+    status: Literal["executed", "failed"]
+    state: dict[str, Any] = field(default_factory=dict)
+    content: str = ""
+    objects: list[Any] = field(default_factory=list)
+    suggestions: list[Any] = field(default_factory=list)
+    thread_id: str | None = None
+    document_id: str | None = None
+    error: RunError | None = None
+
+    @classmethod
+    def failed(cls, error: RunError, *, content: str = "") -> RunResult:
+        """The result of a run that an error ended before it had a state."""
+        return cls("failed", content=content, error=error)
+
+
+async def make_result(
+    state: dict[str, Any], produced: Container[str], text: str, error: RunError | None
+) -> RunResult:
+    """Picks what clients expect out of the final state.
+
+    Only `produced` keys, those that outputs name, can be the answer: a caller's own `message` in
+    the payload is not one. `text` is what was streamed; it is the answer when no key is.
+    """
+    plain = await cross_border(as_json, state)
+    said = {key: value for key, value in plain.items() if key in produced}
+    return RunResult(
+        "executed" if error is None else "failed",
+        state=plain,
+        content=next(filter(None, (_text(said, key) for key in ANSWER_KEYS)), text),
+        objects=_list(said, "objects"),
+        suggestions=_list(said, "suggestions"),
+        thread_id=_text(plain, "thread_id") or None,
+        document_id=_text(plain, "document_id") or None,
+        error=error,
+    )
+
+
+def locate(error: RunError, workflow: str, task: str | None = None) -> None:
+    """Notes where an error came up; what a deeper level noted stands."""
+    if error.workflow is None:
+        error.workflow, error.task = workflow, error.task or task
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _list(values: Mapping[str, Any], key: str) -> list[Any]:
+    value = values.get(key)
+    return value if isinstance(value, list) else []

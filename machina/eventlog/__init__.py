@@ -1,0 +1,25 @@
+"""The event log: one durable, ordered, fenced stream of entries per run."""
+
+from machina.eventlog.answers import Answer, AppendFenced, AppendRefused, EventTooLarge
+from machina.eventlog.clients import make_log_clients
+from machina.eventlog.keys import LogKeys, make_log_keys
+from machina.eventlog.reader import EventLogReader, LogState, Subscription
+from machina.eventlog.signals import CancelListener, ring_cancel
+from machina.eventlog.writer import AttemptLog, EventLogWriter
+
+__all__ = [
+    "Answer",
+    "AppendFenced",
+    "AppendRefused",
+    "AttemptLog",
+    "CancelListener",
+    "EventLogReader",
+    "EventLogWriter",
+    "EventTooLarge",
+    "LogKeys",
+    "LogState",
+    "Subscription",
+    "make_log_clients",
+    "make_log_keys",
+    "ring_cancel",
+]

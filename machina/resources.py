@@ -1,0 +1,174 @@
+"""The composition root: opens what a process shares, in order, and closes it in reverse.
+
+API, worker and command line open the same things here; a process adds what only it needs. Nothing
+runs by itself: `background` names the loops that the owner supervises.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from machina.auth import Keyring
+from machina.errors import SettingsInvalid
+from machina.eventlog import (
+    EventLogReader,
+    EventLogWriter,
+    LogKeys,
+    make_log_clients,
+    make_log_keys,
+    ring_cancel,
+)
+from machina.eventlog.writer import always
+from machina.ids import RunId, make_mint
+from machina.observability.supervision import Background
+from machina.queue.enqueue import Enqueuer, make_queue_client
+from machina.runs.attempts import Attempts, LogLifetime
+from machina.runs.lifecycle import RunLimits, Runs
+from machina.runs.reaper import Reaper
+from machina.runs.records import RunRecords
+from machina.runs.viewing import Viewing
+from machina.settings import Settings
+from machina.store import Store, open_store
+
+log = structlog.get_logger(__name__)
+
+REPAIR_MARGIN_SECONDS: Final = 3_600.0
+"""A log outlives the longest run by the wait in the queue and by this, so that repairs find it."""
+
+
+@dataclass(slots=True)
+class Holder:
+    """The name under which this process holds runs. A worker gets a new one with each lease."""
+
+    name: str
+
+    def __call__(self) -> str:
+        return self.name
+
+
+@dataclass(slots=True)
+class Resources:
+    """What a process opened. `draining` is set once, by the owner of the process."""
+
+    settings: Settings
+    store: Store
+    keyring: Keyring
+    queue_client: Redis
+    log_client: Redis
+    log_keys: LogKeys
+    writer: EventLogWriter
+    reader: EventLogReader
+    attempts: Attempts
+    runs: Runs
+    viewing: Viewing
+    reaper: Reaper
+    holder: Holder
+    draining: bool = False
+
+    @property
+    def background(self) -> Mapping[str, Background]:
+        """The loops an API process supervises; a worker picks its own."""
+        return {"writer": self.writer.run, "reader": self.reader.run, "reaper": self.reaper.run}
+
+
+@asynccontextmanager
+async def open_resources(
+    settings: Settings, *, process: str, may_commit: Callable[[], bool] = always
+) -> AsyncIterator[Resources]:
+    """Opens everything a process shares.
+
+    Args:
+        process: `api` or `worker`; part of the name under which runs are held.
+        may_commit: Whether the log may be written now; a worker passes its lease's freshness.
+
+    Raises:
+        SettingsInvalid: no Redis is configured.
+        StoreDown: the store cannot be opened.
+    """
+    if settings.redis_url is None or settings.log_redis_url is None:
+        raise SettingsInvalid("REDIS_URL is not set; name the Redis of the queue.")
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings))
+        queue_client = make_queue_client(settings.redis_url)
+        stack.push_async_callback(queue_client.aclose)
+        log_client, blocking_client = make_log_clients(settings.log_redis_url)
+        stack.push_async_callback(log_client.aclose)
+        stack.push_async_callback(blocking_client.aclose)
+        holder = Holder(f"{process}-{socket.gethostname()}-{os.getpid()}")
+        resources = _compose(settings, store, queue_client, log_client, holder, may_commit)
+        stack.push_async_callback(resources.writer.aclose)
+        yield resources
+
+
+def _compose(
+    settings: Settings,
+    store: Store,
+    queue_client: Redis,
+    log_client: Redis,
+    holder: Holder,
+    may_commit: Callable[[], bool],
+) -> Resources:
+    log_keys = make_log_keys(settings.key_prefix)
+    writer = EventLogWriter(
+        log_client,
+        log_keys,
+        outbox_bytes=settings.outbox_bytes,
+        outbox_seconds=settings.outbox_seconds,
+        may_commit=may_commit,
+    )
+    reader = EventLogReader(log_client, log_keys)
+    records = RunRecords(store.backend)
+    attempts = Attempts(
+        records,
+        writer,
+        Enqueuer(queue_client, settings.key_prefix),
+        reader.inspect,
+        store.now,
+        LogLifetime(
+            live=settings.queue_timeout_seconds + REPAIR_MARGIN_SECONDS,
+            retention=settings.log_retention_seconds,
+        ),
+    )
+    limits = RunLimits(
+        stream=settings.stream_timeout_seconds,
+        background=settings.run_timeout_seconds,
+        queue=settings.queue_timeout_seconds,
+    )
+
+    async def ring(run_id: RunId) -> None:
+        try:
+            await ring_cancel(log_client, log_keys, run_id)
+        except RedisError as error:  # the holder looks at its records every second as well
+            log.warning("cancel.signal_failed", run_id=run_id, error=str(error))
+
+    return Resources(
+        settings=settings,
+        store=store,
+        keyring=Keyring(store.keys, clock=time.monotonic, now=store.now),
+        queue_client=queue_client,
+        log_client=log_client,
+        log_keys=log_keys,
+        writer=writer,
+        reader=reader,
+        attempts=attempts,
+        runs=Runs(records, attempts, reader, ring, make_mint(), limits, holder=holder),
+        viewing=Viewing(records, attempts, reader, holder=holder),
+        reaper=Reaper(
+            attempts,
+            store.leases,
+            holder=holder,
+            lease_seconds=settings.lease_seconds,
+            max_attempts=settings.max_attempts,
+        ),
+        holder=holder,
+    )

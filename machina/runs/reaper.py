@@ -1,0 +1,188 @@
+"""Finds runs that nobody holds, wakes or ended, and sends each on its way. Runs in every process.
+
+One process at a time is elected and looks twice a second; the others watch slowly, so that the next
+one has its observations ready. A worker is only believed dead when the store's clock says that its
+lease is over *and* this process saw the same beat for a whole lease while the store answered
+throughout: neither an outage of the store nor a jump of a clock makes orphans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from machina.errors import AttemptsExhausted, StoreDown
+from machina.ids import RunId
+from machina.runs.attempts import Attempts
+from machina.runs.closing import failure
+from machina.runs.run import FINAL, Outcome, Run, RunStatus
+from machina.runs.viewing import overdue
+from machina.store.leases import LeaseStore
+
+log = structlog.get_logger(__name__)
+
+ROLE: Final = "reaper"
+TICK_SECONDS: Final = 0.5
+WATCH_SECONDS: Final = 1.0
+SWEEP_EVERY: Final = 4
+"""Ticks between looks for what no lease tells: waiting, overdue and unpublished runs."""
+BATCH: Final = 100
+UNPUBLISHED_AFTER: Final = timedelta(seconds=5)
+MAX_WAKE_SECONDS: Final = 60
+
+
+class Reaper:
+    """The loop of one process. `holder` names it in claims and in the election."""
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        leases: LeaseStore,
+        *,
+        holder: Callable[[], str],
+        lease_seconds: float,
+        max_attempts: int,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._attempts = attempts
+        self._records = attempts.records
+        self._leases = leases
+        self._holder = holder
+        self._lease = lease_seconds
+        self._max_attempts = max_attempts
+        self._monotonic = monotonic
+        self._jitter = jitter
+        self._beats: dict[str, tuple[int, float]] = {}
+        self._orphans: dict[tuple[RunId, int], float] = {}
+        self._ticks = 0
+
+    async def run(self) -> None:
+        """Ticks until cancelled."""
+        while True:
+            elected = False
+            try:
+                elected = await self.tick()
+            except StoreDown as down:
+                # What was observed before an outage says nothing about what happened during it.
+                self._beats.clear()
+                self._orphans.clear()
+                log.warning("reaper.store_down", error=down.message)
+            pause = TICK_SECONDS if elected else WATCH_SECONDS * (1 + self._jitter() / 2)
+            await asyncio.sleep(pause)
+
+    async def tick(self) -> bool:
+        """One look at the leases; the elected process acts on what it sees. True when elected."""
+        now = await self._attempts.clock()
+        dead, live = await self._observe(now)
+        elected = await self._leases.elect(
+            ROLE, self._holder(), silent_seconds=2 * TICK_SECONDS + 1
+        )
+        if not elected:
+            return False
+        for worker in dead:
+            await self._bury(worker)
+        self._ticks += 1
+        if self._ticks % SWEEP_EVERY == 0:
+            await self._reclaim_orphans(live)
+            await self._wake_waiting(now)
+            await self._close_overdue(now)
+            await self._publish_ends(now, live)
+        return True
+
+    async def _observe(self, now: datetime) -> tuple[list[str], set[str]]:
+        rows = await self._leases.workers()
+        seen_at = self._monotonic()
+        before, self._beats = self._beats, {}
+        dead = []
+        for row in rows:
+            beat, since = before.get(row.worker, (row.beat, seen_at))
+            if beat != row.beat:
+                since = seen_at
+            self._beats[row.worker] = (row.beat, since)
+            over = (now - row.renewed).total_seconds() > self._lease
+            if over and seen_at - since >= self._lease:
+                dead.append(row.worker)
+        return dead, {row.worker for row in rows} - set(dead)
+
+    async def _bury(self, worker: str) -> None:
+        beat, _ = self._beats.pop(worker)
+        if not await self._leases.bury(worker, beat):
+            return  # it moved after all
+        held = await self._records.find(
+            {"worker": worker, "status": str(RunStatus.RUNNING)}, limit=10 * BATCH
+        )
+        log.warning("worker.buried", worker=worker, runs=len(held))
+        for run in held:
+            await self._reclaim(run)
+
+    async def _reclaim_orphans(self, live: set[str]) -> None:
+        """Runs whose holder has no lease at all: a closer that died, a worker buried by halves."""
+        query = {"status": str(RunStatus.RUNNING), "worker": {"$nin": sorted(live)}}
+        seen_at = self._monotonic()
+        before, self._orphans = self._orphans, {}
+        for run in await self._records.find(query, limit=BATCH):
+            key = (run.id, run.attempt)
+            since = before.get(key, seen_at)
+            if seen_at - since >= self._lease:
+                await self._reclaim(run)
+            else:
+                self._orphans[key] = since
+
+    async def _reclaim(self, run: Run) -> None:
+        spent = run.attempts_spent + 1
+        if not await self._attempts.hand_back(run, spent=True):
+            return
+        log.warning("attempt.reclaimed", run_id=run.id, attempt=run.attempt, spent=spent)
+        if spent >= self._max_attempts:
+            await self._attempts.close(run.id, exhausted(run, spent), self._holder())
+
+    async def _wake_waiting(self, now: datetime) -> None:
+        query = {"status": str(RunStatus.SCHEDULED), "wake_at": {"$lt": now}}
+        for run in await self._records.find(query, sort=[("wake_at", 1)], limit=BATCH):
+            if run.attempts_spent >= self._max_attempts:
+                await self._attempts.close(
+                    run.id, exhausted(run, run.attempts_spent), self._holder()
+                )
+                continue
+            pause = min(MAX_WAKE_SECONDS, 5 * 2 ** min(run.wakes + 1, 5))
+            if await self._records.postpone_wake(run, now + timedelta(seconds=pause)):
+                await self._attempts.wake(run)
+
+    async def _close_overdue(self, now: datetime) -> None:
+        late = {"started": None, "queue_deadline": {"$lt": now}}
+        query = {
+            "status": str(RunStatus.SCHEDULED),
+            "$or": [late, {"cancel_requested": True}],
+        }
+        for run in await self._records.find(query, limit=BATCH):
+            outcome = overdue(run, now)
+            if outcome is not None:
+                await self._attempts.close(run.id, outcome, self._holder())
+
+    async def _publish_ends(self, now: datetime, live: set[str]) -> None:
+        """Ends that were decided and never published, by a holder that is gone."""
+        query = {
+            "published": False,
+            "status": {"$in": [str(status) for status in FINAL]},
+            "finished": {"$lt": now - UNPUBLISHED_AFTER},
+        }
+        for run in await self._records.find(query, limit=BATCH):
+            if run.worker not in live:
+                await self._attempts.repair(run, self._holder())
+
+
+def exhausted(run: Run, spent: int) -> Outcome:
+    """The end of a run whose every attempt died or failed."""
+    return failure(
+        AttemptsExhausted(
+            f"The run was given up after {spent} attempts: each time the worker died or lost its "
+            "connections. Look for 'attempt.reclaimed' with this run id in the workers' logs."
+        )
+    )

@@ -1,0 +1,76 @@
+"""The store: what outlives a process, behind one port, opened with `open_store`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from machina.errors import SettingsInvalid
+from machina.ids import make_mint
+from machina.settings import Settings
+from machina.store.base import Backend
+from machina.store.definitions import DefinitionStore
+from machina.store.documents import DocumentStore
+from machina.store.embedded import open_embedded
+from machina.store.keys import KeyStore
+from machina.store.leases import LeaseStore
+
+__all__ = ["Store", "open_backend", "open_store"]
+
+Opener = Callable[[Any], AbstractAsyncContextManager[Backend]]
+
+BACKENDS: Final[Mapping[str, Opener]] = {"data_dir": open_embedded}
+"""The setting that chooses a backend, and what opens it with its value; the first set one wins."""
+
+
+def open_backend(settings: Settings) -> AbstractAsyncContextManager[Backend]:
+    """The backend that the settings name, for the event loop it is entered on.
+
+    Raises:
+        SettingsInvalid: no setting names one, or it cannot be used.
+        StoreDown: on entering, when it does not answer.
+    """
+    for field, opener in BACKENDS.items():
+        value = getattr(settings, field)
+        if value is not None:
+            return opener(value)
+    if settings.mongodb_url is not None:
+        raise SettingsInvalid(
+            "MONGODB_URL is set, but this build has the embedded store only: name a directory for "
+            "it with --data-dir or MACHINA_DATA_DIR."
+        )
+    raise SettingsInvalid(
+        "No store is named: give a directory with --data-dir or MACHINA_DATA_DIR."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Everything that is kept, each kind behind its own rules."""
+
+    backend: Backend
+    definitions: DefinitionStore
+    documents: DocumentStore
+    keys: KeyStore
+    leases: LeaseStore
+
+    async def now(self) -> datetime:
+        """The store's own clock, by which leases and deadlines are measured."""
+        return await self.backend.now()
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store that the settings name; see `open_backend` for what is raised."""
+    mint = make_mint()
+    async with open_backend(settings) as backend:
+        yield Store(
+            backend=backend,
+            definitions=DefinitionStore(backend, mint),
+            documents=DocumentStore(backend, mint),
+            keys=KeyStore(backend),
+            leases=LeaseStore(backend),
+        )

@@ -1,0 +1,243 @@
+"""One attempt from claim to terminal event.
+
+The engine runs in a task of its own. Whatever must stop it (a cancel, a clock, a drain, a log
+that refuses this attempt, a lost lease) interrupts that task with a reason; `interrupts.py` says
+how each reason ends the attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, TypeVar
+
+import structlog
+
+from machina.engine import RunContext, RunResult, run_agent, run_workflow
+from machina.errors import (
+    DeadlineExceeded,
+    DefinitionMissing,
+    Fenced,
+    InternalError,
+    RunError,
+    StoreDown,
+)
+from machina.eventlog.answers import Answer, AppendRefused
+from machina.eventlog.writer import AttemptLog
+from machina.ids import RunId
+from machina.runs.attempts import Attempts, cancelled
+from machina.runs.closing import failure, first_event
+from machina.runs.reaper import exhausted
+from machina.runs.run import Outcome, Run, RunStatus
+from machina.runs.viewing import overdue
+from machina.worker.interrupts import BY_ANSWER, SPENT, Interrupt
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+MakeContext = Callable[[Run, AttemptLog], RunContext]
+"""What the engine works in: built by the worker for each attempt."""
+
+
+class Execution:
+    """One attempt in flight. `interrupt` may be called at any time, also before the claim."""
+
+    def __init__(
+        self,
+        run_id: RunId,
+        attempts: Attempts,
+        make_context: MakeContext,
+        *,
+        max_attempts: int,
+    ) -> None:
+        self.run_id = run_id
+        self._attempts = attempts
+        self._make_context = make_context
+        self._max_attempts = max_attempts
+        self._reason: Interrupt | None = None
+        self._engine: asyncio.Task[RunResult] | None = None
+
+    def interrupt(self, reason: Interrupt) -> None:
+        """Stops the engine. The first reason stands, but a lost attempt overrides every other."""
+        if self._reason is None or reason is Interrupt.FENCED:
+            self._reason = reason
+        if self._engine is not None:
+            self._engine.cancel()
+
+    async def run(self, holder: str) -> None:
+        """Claims the run and sees it through; returns at once when there is nothing to do."""
+        run = await self._attempts.claim(self.run_id, holder)
+        if run is None:
+            return
+        structlog.contextvars.bind_contextvars(run_id=run.id, attempt=run.attempt)
+        log.info("attempt.claimed", queue=str(run.queue), target=run.target_name)
+        attempt_log = self._attempts.open_log(run, on_refused=self._refused)
+        try:
+            outcome = await self._outcome(run, attempt_log)
+            if outcome is None:
+                await self._leave(run)
+            else:
+                await self._finish(run, outcome, attempt_log)
+        except AppendRefused as refused:
+            self._reason = BY_ANSWER[refused.answer]
+            await self._leave(run)
+        finally:
+            attempt_log.close()
+
+    async def _outcome(self, run: Run, attempt_log: AttemptLog) -> Outcome | None:
+        """How the run ends; None when the attempt must be left to another."""
+        await attempt_log.append(first_event(run))
+        return self._settled(run, await self._attempts.clock()) or await self._execute(
+            run, attempt_log
+        )
+
+    def _settled(self, run: Run, now: datetime) -> Outcome | None:
+        """How the run ends without being executed, if that is already clear."""
+        if self._reason is Interrupt.CANCEL or run.cancel_requested:
+            return cancelled(_standing(run))
+        if run.attempts_spent >= self._max_attempts:
+            return exhausted(run, run.attempts_spent)
+        if run.deadline is not None and now >= run.deadline:
+            return timed_out(run, _standing(run))
+        first = run.attempt == 1
+        return overdue(run, now) if first and now >= run.queue_deadline else None
+
+    async def _execute(self, run: Run, attempt_log: AttemptLog) -> Outcome | None:
+        context = self._make_context(run, attempt_log)
+        left = (run.deadline - await self._attempts.clock()).total_seconds() if run.deadline else 0
+        clock = asyncio.get_running_loop().call_later(
+            max(left, 0.0), self.interrupt, Interrupt.TIMEOUT
+        )
+        self._engine = asyncio.create_task(self._run_engine(run, context))
+        if self._reason is not None:
+            self._engine.cancel()
+        try:
+            await asyncio.wait([self._engine])
+        except asyncio.CancelledError:  # the process is being torn down around us
+            self.interrupt(Interrupt.DRAIN)
+            _forget_cancellation()
+            await asyncio.wait([self._engine])
+        finally:
+            clock.cancel()
+            run.tokens = dict(context.tokens)
+        return self._conclude(run, context, self._engine)
+
+    def _conclude(
+        self, run: Run, context: RunContext, engine: asyncio.Task[RunResult]
+    ) -> Outcome | None:
+        if engine.cancelled():
+            if self._reason is Interrupt.CANCEL:
+                return cancelled(context.text)
+            return timed_out(run, context.text) if self._reason is Interrupt.TIMEOUT else None
+        error = engine.exception()
+        if isinstance(error, AppendRefused):
+            self._reason = BY_ANSWER[error.answer]
+        elif isinstance(error, Fenced):
+            self._reason = Interrupt.FENCED
+        elif isinstance(error, StoreDown):
+            self._reason = self._reason or Interrupt.STORE_LOST
+        elif error is not None:
+            raise error
+        elif self._reason is not Interrupt.FENCED:
+            return outcome_of(engine.result())
+        return None
+
+    async def _run_engine(self, run: Run, context: RunContext) -> RunResult:
+        try:
+            definition = await context.doors.definition(run.kind, run.target_name)
+            if definition is None:
+                raise DefinitionMissing(
+                    f"The {run.kind} '{run.target_name}' is not installed any more; "
+                    "install it again."
+                )
+            if run.kind == "workflow":
+                return await run_workflow(definition, run.inputs, context)
+            checkpoint = run.checkpoint
+            return await run_agent(
+                definition,
+                run.inputs,
+                context,
+                start_at=checkpoint.workflow_index if checkpoint else 0,
+                state=checkpoint.state if checkpoint else None,
+            )
+        except RunError as error:
+            return RunResult.failed(error, content=context.text)
+        except (AppendRefused, Fenced, StoreDown):
+            raise
+        except Exception:  # a defect of ours must end this run, not this worker
+            log.exception("run.defect")
+            defect = InternalError("The server failed inside; its log has the details.")
+            return RunResult.failed(defect, content=context.text)
+
+    async def _finish(self, run: Run, outcome: Outcome, attempt_log: AttemptLog) -> None:
+        try:
+            decided = await self._persist(lambda: self._attempts.decide(run, outcome))
+        except Fenced:
+            self._reason = Interrupt.FENCED
+            await self._leave(run)
+            return
+        if await self._attempts.publish(decided, attempt_log):
+            await self._persist(lambda: self._attempts.records.mark_published(decided))
+        log.info("run.ended", status=str(outcome.status), code=outcome.code)
+
+    async def _leave(self, run: Run) -> None:
+        """Ends the attempt without an outcome: back into the queue, or in silence when fenced."""
+        reason = self._reason or Interrupt.DRAIN
+        event = "attempt.fenced" if reason is Interrupt.FENCED else "attempt.left"
+        log.warning(event, reason=str(reason))
+        if reason is not Interrupt.FENCED:
+            await self._persist(lambda: self._attempts.hand_back(run, spent=reason in SPENT))
+
+    async def _persist(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Repeats an idempotent action until the store answers. Raises `Fenced` once it is late."""
+        tries = 0
+        while True:
+            try:
+                return await action()
+            except StoreDown as down:
+                if self._reason is Interrupt.FENCED:
+                    raise Fenced("The lease was lost while the store was away.") from down
+                log.warning("store.retry", error=down.message)
+            await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+            tries += 1
+
+    def _refused(self, answer: Answer) -> None:
+        log.warning("attempt.refused", answer=str(answer), run_id=self.run_id)
+        self.interrupt(BY_ANSWER[answer])
+
+
+def timed_out(run: Run, content: str) -> Outcome:
+    """The end of a run whose clock ran out while it was running."""
+    setting = "STREAM_TIMEOUT_SECONDS" if run.streamed else "MACHINA_RUN_TIMEOUT_SECONDS"
+    return failure(
+        DeadlineExceeded(
+            f"The run took longer than {run.limit_seconds:g} s; raise {setting} or shorten it."
+        ),
+        content=content,
+    )
+
+
+def outcome_of(result: RunResult) -> Outcome:
+    """What the record keeps of what the engine returned."""
+    outcome = Outcome(RunStatus.EXECUTED) if result.error is None else failure(result.error)
+    outcome.content = result.content
+    outcome.state = result.state
+    outcome.objects = result.objects
+    outcome.suggestions = result.suggestions
+    outcome.thread_id = result.thread_id
+    outcome.document_id = result.document_id
+    return outcome
+
+
+def _standing(run: Run) -> str:
+    """The text that still stands of earlier attempts."""
+    return run.checkpoint.content if run.checkpoint is not None else ""
+
+
+def _forget_cancellation() -> None:
+    current = asyncio.current_task()
+    if current is not None:
+        current.uncancel()

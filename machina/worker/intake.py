@@ -1,0 +1,126 @@
+"""Takes wake-ups from the queue: Dramatiq's threads, and the way from them to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+from dramatiq import Worker
+
+from machina.ids import RunId
+from machina.queue.broker import DoorbellBroker
+from machina.queue.consumer import HandOverRefused
+from machina.queue.names import Queue
+from machina.worker.actors import register
+
+log = structlog.get_logger(__name__)
+
+THREADS: Final = 8
+"""Threads that hand over and acknowledge; how many runs are in flight does not depend on them."""
+IDLE_WAKE_MS: Final = 1000
+STOP_SECONDS: Final = 1.5
+WATCH_SECONDS: Final = 2.0
+
+
+class IntakeBroken(Exception):
+    """One of the threads ended by itself: the intake must start again."""
+
+
+class Intake:
+    """Consumes the queues of one worker process.
+
+    `accept` is called on the event loop with the id of a run, and takes over one slot.
+    """
+
+    def __init__(
+        self,
+        make_broker: Callable[[], DoorbellBroker],
+        queues: Sequence[Queue],
+        accept: Callable[[RunId], None],
+    ) -> None:
+        self._make_broker = make_broker
+        self._queues = queues
+        self._accept = accept
+        self._guard = threading.Lock()
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._working: tuple[DoorbellBroker, Worker] | None = None
+
+    async def run(self) -> None:
+        """Takes messages until `stop`; supervised by the owner.
+
+        Raises:
+            IntakeBroken: a thread ended by itself; run it again.
+        """
+        await self.stop()  # what a broken one left behind
+        if self._closed:
+            return
+        self._loop = asyncio.get_running_loop()
+        broker = self._make_broker()
+        register(broker, self._take, self._queues)
+        worker = Worker(broker, worker_threads=THREADS, worker_timeout=IDLE_WAKE_MS)
+        self._working = broker, worker
+        await asyncio.to_thread(worker.start)
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            ended = [
+                t.name for t in (*worker.workers, *worker.consumers.values()) if not t.is_alive()
+            ]
+            if ended and self._working is not None:
+                raise IntakeBroken(f"threads ended: {', '.join(ended)}")
+
+    def close(self) -> None:
+        """From now on no message is handed over; what is fetched goes back to its queue."""
+        with self._guard:
+            self._closed = True
+
+    async def stop(self) -> None:
+        """Ends the threads and gives back what they hold, off the loop and within 1.5 s."""
+        if self._working is None:
+            return
+        (broker, worker), self._working = self._working, None
+        await _in_thread(lambda: _stop(broker, worker), STOP_SECONDS)
+
+    def _take(self, run_id: RunId) -> None:
+        with self._guard:
+            if self._closed or self._loop is None:
+                raise HandOverRefused
+            try:
+                self._loop.call_soon_threadsafe(self._accept, run_id)
+            except RuntimeError as closed:
+                raise HandOverRefused from closed
+
+
+def _stop(broker: DoorbellBroker, worker: Worker) -> None:
+    """Dramatiq stops one kind of thread after the other; telling all at once takes half as long."""
+    began = time.monotonic()
+    for consumer in worker.consumers.values():
+        consumer.stop()
+    broker.stop_fetching()
+    worker.stop(timeout=int(STOP_SECONDS * 1000))
+    broker.close()
+    log.info("intake.stopped", seconds=round(time.monotonic() - began, 2))
+
+
+async def _in_thread(action: Callable[[], None], seconds: float) -> None:
+    """Waits for a thread of its own, that may be left behind: a pool's would hold up the exit."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def work() -> None:
+        try:
+            action()
+        except Exception:  # nobody else hears of it: the thread may outlive its caller
+            log.exception("intake.stop_failed")
+        finally:
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=work, name="intake-stop", daemon=True).start()
+    try:
+        await asyncio.wait_for(done.wait(), seconds)
+    except TimeoutError:
+        log.warning("intake.stop_slow", seconds=seconds)

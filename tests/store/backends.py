@@ -1,0 +1,64 @@
+"""The backends that the store's contract is checked against: one line here and a new one joins."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+from machina.settings import Settings, load_settings
+from machina.store import open_backend
+from machina.store.base import Backend
+from machina.store.embedded import FILE_NAME, open_embedded
+
+
+class Place(Protocol):
+    """An empty store of one kind, and how to reach it from anywhere."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What another process needs in its environment in order to open this store."""
+
+    def unanswering(self) -> AbstractAsyncContextManager[Backend]:
+        """A backend on this store that gets no answer."""
+
+
+def settings_of(place: Place) -> Settings:
+    """The settings that open a place, whatever this machine's environment says."""
+    names = {"MACHINA_DATA_DIR": "data_dir", "MONGODB_URL": "mongodb_url"}
+    return load_settings(**{names[name]: value for name, value in place.environment.items()})
+
+
+def open_place(place: Place) -> AbstractAsyncContextManager[Backend]:
+    """One more backend on the same store, for the current event loop."""
+    return open_backend(settings_of(place))
+
+
+class EmbeddedPlace:
+    """The SQLite store in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {"MACHINA_DATA_DIR": str(self.directory)}
+
+    @asynccontextmanager
+    async def unanswering(self) -> AsyncIterator[Backend]:
+        async with open_embedded(self.directory, busy_seconds=0.05) as backend:
+            other = sqlite3.connect(self.directory / FILE_NAME, isolation_level=None)
+            other.execute("BEGIN EXCLUSIVE")
+            try:
+                yield backend
+            finally:
+                other.close()
+
+
+PLACES: Final[Mapping[str, Callable[[Path], Place]]] = {
+    "embedded": EmbeddedPlace,
+}
+CHILD_ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": "."}

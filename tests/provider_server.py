@@ -477,6 +477,13 @@ async def _gzip(x: Exchange) -> None:
     await x.answer(200, gzip.compress(_whole_answer(x)), ["Content-Encoding: gzip"])
 
 
+async def _refusal_cut(x: Exchange) -> None:
+    """A refusal whose body breaks off."""
+    await x.write(_head(400, ["Content-Type: text/plain"], 1000) + b"the prompt is")
+    await _pause_before_break(x)
+    x.cut()
+
+
 Act = Callable[[Exchange], Awaitable[None]]
 SCENARIOS: Final[dict[str, Act]] = {
     "bad-framing": _bad_framing,
@@ -507,6 +514,7 @@ SCENARIOS: Final[dict[str, Act]] = {
     "plain-json": _plain_json,
     "plain-json-cut": _plain_json_cut,
     "plain-json-error": _plain_json_error,
+    "refusal-cut": _refusal_cut,
     "slow-first": _slow_first,
     "slow-headers": _slow_headers,
     "split-utf8": _split_utf8,

@@ -119,7 +119,7 @@ def _is_large(state: Any) -> bool:
         elif isinstance(value, list | tuple):
             waiting.extend(value)
         weight += 1 + (len(value) >> 6 if isinstance(value, str) else 0)
-    return bool(waiting)
+    return bool(waiting) or weight >= _LARGE
 
 
 def _is_tagged(value: Mapping[str, Any]) -> bool:

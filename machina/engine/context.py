@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 from machina.connectors.llm.base import Provider, Usage
+from machina.engine.loops import Width
 from machina.errors import ModelFailed
 from machina.events import Event, encode_json
 
@@ -21,8 +22,11 @@ MAX_PIECE: Final = 16_000
 
 
 class Doors(Protocol):
-    """What the engine may ask of the outside. Only the unavailability of a store ends a run here:
-    a `MachinaError` that is no `RunError` passes through the engine as it is."""
+    """What the engine may ask of the outside.
+
+    A `MachinaError` that is no `RunError`, such as `StoreDown` or `Fenced`, passes through the
+    engine as it is: it ends the attempt, not the run.
+    """
 
     async def definition(self, kind: str, name: str) -> dict[str, Any] | None:
         """The definition of this kind with this name or id; None when it is not installed."""
@@ -76,6 +80,7 @@ class RunContext:
         self.tokens = {
             key: spent.get(key, 0) for key in ("prompt_tokens", "completion_tokens", "total_tokens")
         }
+        self.width = Width()
         self._said = [text] if text else []
         self._said_bytes = len(encode_json(text))
         self._turn_started = doors.now()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from machina.errors import BudgetExceeded, TaskFailed
@@ -39,14 +40,36 @@ def read_items(value: Any, where: str) -> list[Any]:
     return list(value)
 
 
-async def run_items(items: Sequence[Any], one: One[T], *, concurrent: bool) -> list[T]:
-    """The results in the order of the items. The first failure ends the loop.
+class Width:
+    """How many items of concurrent loops one run may have in work, loops inside loops included."""
 
-    A concurrent loop has at most `PARALLEL` items in work; when one fails, the others are cancelled
-    and, of several failures, the one of the foremost item is raised.
+    def __init__(self, total: int = 4 * PARALLEL) -> None:
+        self._free = total
+
+    @contextmanager
+    def take(self, wanted: int) -> Iterator[int]:
+        """Room for up to `wanted` items at once, and for one in any case."""
+        taken = min(wanted, PARALLEL, self._free)
+        self._free -= taken
+        try:
+            yield max(taken, 1)
+        finally:
+            self._free += taken
+
+
+async def run_items(items: Sequence[Any], one: One[T], width: Width | None) -> list[T]:
+    """The results in the order of the items, one after the other or, given a `width`, concurrently.
+
+    The first failure ends the loop. A concurrent one has at most `PARALLEL` items in work; when one
+    fails, the others are cancelled and, of several failures, that of the foremost item is raised.
     """
-    if not concurrent:
+    if width is None:
         return [await one(index, item) for index, item in enumerate(items)]
+    with width.take(len(items)) as workers:
+        return await _run_concurrently(items, one, workers)
+
+
+async def _run_concurrently(items: Sequence[Any], one: One[T], workers: int) -> list[T]:
     results: dict[int, T] = {}
     failures: dict[int, Exception] = {}
     waiting = iter(enumerate(items))
@@ -61,7 +84,7 @@ async def run_items(items: Sequence[Any], one: One[T], *, concurrent: bool) -> l
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(PARALLEL, len(items))):
+            for _ in range(workers):
                 group.create_task(work())
     except ExceptionGroup:
         raise failures[min(failures)] from None

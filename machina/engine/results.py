@@ -23,11 +23,16 @@ class WorkflowOutcome:
     error: RunError | None = None
 
     @classmethod
-    def of(cls, outputs: Mapping[str, Any], error: RunError | None = None) -> WorkflowOutcome:
-        """Adds the status: the author's own word stands, unless the workflow failed."""
+    def of(
+        cls, outputs: Mapping[str, Any], error: RunError | None = None, task: str | None = None
+    ) -> WorkflowOutcome:
+        """Adds the status: the author's own word stands, unless the workflow failed.
+
+        `task` is the workflow's own task that failed; the error itself may come from deeper.
+        """
         if error is None:
             return cls({STATUS: "executed", **outputs})
-        said = {"task": error.task, "code": error.code, "message": error.message}
+        said = {"task": task, "code": error.code, "message": error.message}
         return cls({**outputs, STATUS: "failed", ERROR: said}, error)
 
 

@@ -77,7 +77,7 @@ class StepWalk:
             return await self._give(step, state, variable, outcome)
 
         concurrent = step.foreach is not None and step.foreach.concurrent
-        return await run_items(variables, one, concurrent=concurrent)
+        return await run_items(variables, one, self.ctx.width if concurrent else None)
 
     async def _variables(self, step: Step, state: State) -> list[State]:
         """The loop variable of each iteration; a step without a loop has one without."""

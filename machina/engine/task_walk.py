@@ -71,7 +71,7 @@ class TaskWalk:
                 return inputs, {}
 
         items = read_items(value, where)
-        iterations = await run_items(items, one, concurrent=loop.concurrent)
+        iterations = await run_items(items, one, self.ctx.width if loop.concurrent else None)
         if iterations:
             state.update(iterations[-1][0])
         state.update(merge_outputs(outputs for _, outputs in iterations))

@@ -74,6 +74,7 @@ class _Walk:
         self._where = f"workflow '{workflow.name}'"
         self._frame = frame
         self._state: dict[str, Any] = {}
+        self._failed_task: str | None = None
         layers = (workflow.context_variables, frame.groups or {})
         credentials = Credentials(layers, ctx.secrets)
         self._tasks = TaskWalk(ctx, workflow.name, credentials, self._run_inner)
@@ -115,6 +116,7 @@ class _Walk:
         except RunError as error:
             locate(error, self._workflow.name, name)
             if raw.get("continue_on_error") is not True:
+                self._failed_task = name
                 raise
             log.warning(
                 "task.failed",
@@ -135,7 +137,7 @@ class _Walk:
         except BudgetExceeded as blown:
             locate(blown, self._workflow.name)
             error = error or blown
-        return WorkflowOutcome.of(outputs, error)
+        return WorkflowOutcome.of(outputs, error, self._failed_task)
 
     async def _run_inner(self, name: str, payload: Mapping[str, Any]) -> WorkflowOutcome:
         """Runs another workflow inside this one; see `RunWorkflow`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -36,7 +36,8 @@ async def listen(
         try:
             async with client.pubsub() as pubsub:
                 await ask(pubsub.subscribe(channel))
-                async for message in _messages(pubsub, quiet_seconds):
+                while True:
+                    message = await _next_message(pubsub, quiet_seconds)
                     if message["type"] == "message":
                         on_message(message["data"])
                     elif message["type"] == "subscribe":
@@ -48,15 +49,13 @@ async def listen(
             await asyncio.sleep(backoff.next_pause())
 
 
-async def _messages(pubsub: PubSub, quiet_seconds: float) -> AsyncIterator[dict[str, Any]]:
+async def _next_message(pubsub: PubSub, quiet_seconds: float) -> dict[str, Any]:
     pinged = False
     while True:
-        message = await ask(pubsub.get_message(timeout=quiet_seconds))
+        message: dict[str, Any] | None = await ask(pubsub.get_message(timeout=quiet_seconds))
         if message is not None:
-            pinged = False
-            yield message
-        elif pinged:
+            return message
+        if pinged:
             raise RedisConnectionError("The server does not answer.")
-        else:
-            await ask(pubsub.ping())
-            pinged = True
+        await ask(pubsub.ping())
+        pinged = True

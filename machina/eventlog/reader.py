@@ -27,6 +27,7 @@ from machina.eventlog.reads import LogReads
 from machina.eventlog.subscription import Subscription
 from machina.eventlog.sweep import sweep
 from machina.eventlog.tail import Tail, contiguous
+from machina.eventlog.together import run_together
 from machina.events import Entry
 from machina.ids import EventId, RunId
 
@@ -76,19 +77,15 @@ class EventLogReader:
     async def run(self) -> None:
         """Feeds the subscriptions until cancelled. If it raises, call it again: they go on."""
         self._resume()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(
-                listen(
-                    self._client,
-                    self._keys.bells,
-                    self._hear,
-                    on_connected=self._resume,
-                    quiet_seconds=self._sweep_seconds,
-                    backoff=Backoff(self._rng),
-                )
-            )
-            tasks.create_task(self._fetch_for_ever())
-            tasks.create_task(self._sweep_for_ever())
+        bells = listen(
+            self._client,
+            self._keys.bells,
+            self._hear,
+            on_connected=self._resume,
+            quiet_seconds=self._sweep_seconds,
+            backoff=Backoff(self._rng),
+        )
+        await run_together(listen=bells, fetch=self._fetch_for_ever(), sweep=self._sweep_for_ever())
 
     @asynccontextmanager
     async def subscribe(self, run_id: RunId, *, after: EventId) -> AsyncIterator[Subscription]:

@@ -22,6 +22,7 @@ from machina.eventlog.backoff import Backoff, make_rng
 from machina.eventlog.keys import LogKeys
 from machina.eventlog.outbox import AttemptLog, Outbox
 from machina.eventlog.script import AppendScript, Batch, Verdict
+from machina.eventlog.together import run_together
 from machina.ids import RunId
 
 __all__ = ["AttemptLog", "EventLogWriter"]
@@ -69,9 +70,7 @@ class EventLogWriter:
         self._outbox.offer_again()
         self._running = True
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._commit_for_ever())
-                tasks.create_task(self._watch_outbox())
+            await run_together(commit=self._commit_for_ever(), watch=self._watch_outbox())
         finally:
             self._running = False
 

@@ -187,6 +187,7 @@ class DoorbellBroker(RedisBroker):
     def stop_fetching(self) -> None:
         """Makes every consumer return at once, and give no message out any more."""
         self.stopping.set()
+        self.slots.interrupt()
         try:
             with self.client.pipeline(transaction=False) as pipe:
                 for queue in self.queues:

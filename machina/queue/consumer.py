@@ -24,7 +24,8 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 1.0
 LOOK_AGAIN_SECONDS: Final = 0.1
 """How often a worker that may not fetch asks whether it may."""
-LONGEST_WAIT_SECONDS: Final = 1.0
+WAIT_SECONDS: Final = 1.0
+"""How long an idle consumer trusts the bell before it looks by itself."""
 
 
 Verdict = Literal["ack", "nack"]
@@ -81,7 +82,7 @@ class DoorbellConsumer(Consumer):
     """Iterated by one thread; `ack`, `nack` and `requeue` are called by others.
 
     A message travels with a slot. The slot is the run's once the actor returned; in every other
-    case it is freed here.
+    case it is freed here. `timeout`, which Dramatiq hands in, is how often its own threads wake.
     """
 
     def __init__(self, broker: Broker, queue_name: str, prefetch: int, timeout: int) -> None:
@@ -89,7 +90,6 @@ class DoorbellConsumer(Consumer):
         self._queue = queue_name
         self._rank = rank_of(queue_name)
         self._prefetch = prefetch
-        self._wait = min(timeout / 1000, LONGEST_WAIT_SECONDS)
         self._fetched: deque[WakeUp] = deque()
         self._held: set[str] = set()
         self._owed: deque[tuple[Verdict, str]] = deque()
@@ -166,14 +166,14 @@ class DoorbellConsumer(Consumer):
         self._fetch(reserved)
         if not self._fetched:
             slots.rest(self._rank)
-            self._rung = self._broker.wait_for_bell(self._queue, self._wait)
+            self._rung = self._broker.wait_for_bell(self._queue, WAIT_SECONDS)
 
     def _has_room(self) -> bool:
         """Whether fewer messages than `prefetch` are on their way; waits for one to be settled."""
         self._settled.clear()
         if len(self._held) < self._prefetch:
             return True
-        self._settled.wait(self._wait)
+        self._settled.wait(WAIT_SECONDS)
         return False
 
     def _wait_for_slot(self) -> None:
@@ -181,7 +181,7 @@ class DoorbellConsumer(Consumer):
             self._rung = False
             self._broker.ring(self._queue)  # another worker may be free
         self._broker.show_life()
-        self._broker.slots.wait_free(self._wait, self._rank)
+        self._broker.slots.wait_free(WAIT_SECONDS, self._rank)
 
     def _fetch(self, reserved: int) -> None:
         taken = 0

@@ -20,6 +20,7 @@ class Slots:
         self._in_use = 0
         self._asking: set[int] = set()
         self._closed = False
+        self._interrupts = 0
         self._changed = threading.Condition()
 
     @property
@@ -71,16 +72,27 @@ class Slots:
                 self._changed.notify_all()
 
     def wait_free(self, timeout: float, rank: int = 0) -> bool:
-        """Waits up to `timeout` seconds until a slot is free and it is this rank's turn."""
+        """Waits up to `timeout` seconds until a slot is free and it is this rank's turn.
+
+        False when the time is over, or when `interrupt` or `close` ended the wait.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._is_turn(rank), timeout)
+            before = self._interrupts
+            self._changed.wait_for(
+                lambda: self._interrupts != before or self._is_turn(rank), timeout
+            )
             return self._is_turn(rank)
 
-    def close(self) -> None:
-        """Gives out no slot any more and ends every wait; releases still count."""
+    def interrupt(self) -> None:
+        """Ends every wait that is under way."""
         with self._changed:
-            self._closed = True
+            self._interrupts += 1
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Gives out no slot any more and ends the waits under way; releases still count."""
+        self._closed = True
+        self.interrupt()
 
     def _is_turn(self, rank: int) -> bool:
         free = not self._closed and self._in_use < self.total

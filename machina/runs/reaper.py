@@ -32,6 +32,8 @@ TICK_SECONDS: Final = 0.5
 WATCH_SECONDS: Final = 1.0
 SWEEP_EVERY: Final = 4
 """Ticks between looks for what no lease tells: waiting, overdue and unpublished runs."""
+BLIND_SECONDS: Final = 2.0
+"""A pause between two looks that makes earlier ones worthless: this process itself stood still."""
 BATCH: Final = 100
 UNPUBLISHED_AFTER: Final = timedelta(seconds=5)
 MAX_WAKE_SECONDS: Final = 60
@@ -61,6 +63,7 @@ class Reaper:
         self._jitter = jitter
         self._beats: dict[str, tuple[int, float]] = {}
         self._orphans: dict[tuple[RunId, int], float] = {}
+        self._looked_at = monotonic()
         self._ticks = 0
 
     async def run(self) -> None:
@@ -70,9 +73,7 @@ class Reaper:
             try:
                 elected = await self.tick()
             except StoreDown as down:
-                # What was observed before an outage says nothing about what happened during it.
-                self._beats.clear()
-                self._orphans.clear()
+                self._forget()
                 log.warning("reaper.store_down", error=down.message)
             pause = TICK_SECONDS if elected else WATCH_SECONDS * (1 + self._jitter() / 2)
             await asyncio.sleep(pause)
@@ -99,6 +100,9 @@ class Reaper:
     async def _observe(self, now: datetime) -> tuple[list[str], set[str]]:
         rows = await self._leases.workers()
         seen_at = self._monotonic()
+        if seen_at - self._looked_at > BLIND_SECONDS:
+            self._forget()
+        self._looked_at = seen_at
         before, self._beats = self._beats, {}
         dead = []
         for row in rows:
@@ -110,6 +114,11 @@ class Reaper:
             if over and seen_at - since >= self._lease:
                 dead.append(row.worker)
         return dead, {row.worker for row in rows} - set(dead)
+
+    def _forget(self) -> None:
+        """What was seen before an outage or a standstill says nothing about what happened in it."""
+        self._beats.clear()
+        self._orphans.clear()
 
     async def _bury(self, worker: str) -> None:
         beat, _ = self._beats.pop(worker)

@@ -243,5 +243,5 @@ _SIMPLE: Final[Mapping[Any, Callable[[Any, str], _Clause]]] = {
     "$in": lambda operand, where: _Clause(among(operand, where)),
     "$nin": lambda operand, where: _Clause(among(operand, where), negated=True),
     "$exists": _exists,
-    "$size": lambda operand, where: _Clause(has_size(operand, where)),
+    "$size": lambda operand, where: _Clause(has_size(operand, where), spreads=False),
 }

@@ -59,9 +59,7 @@ def encode(record: Record) -> str:
 def decode(data: bytes) -> Record:
     """The record of a JSON text that `encode` wrote."""
     record: Record = orjson.loads(data)
-    if _ANY_TAG in data:
-        _restore(record)
-    return record
+    return _restore(record) if _ANY_TAG in data else record
 
 
 class _TagCounter:

@@ -21,7 +21,8 @@ log = structlog.get_logger(__name__)
 
 THREADS: Final = 8
 """Threads that hand over and acknowledge; how many runs are in flight does not depend on them."""
-IDLE_WAKE_MS: Final = 1000
+IDLE_WAKE_MS: Final = 250
+"""How often an idle thread looks whether it should end; consumers block on bells for longer."""
 STOP_SECONDS: Final = 1.5
 WATCH_SECONDS: Final = 2.0
 
@@ -48,7 +49,7 @@ class Intake:
         self._guard = threading.Lock()
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._working: tuple[DoorbellBroker, Worker] | None = None
+        self._working: _Working | None = None
 
     async def run(self) -> None:
         """Takes messages until `stop`; supervised by the owner.
@@ -62,15 +63,12 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         broker = self._make_broker()
         register(broker, self._take, self._queues)
-        worker = Worker(broker, worker_threads=THREADS, worker_timeout=IDLE_WAKE_MS)
-        self._working = broker, worker
-        await asyncio.to_thread(worker.start)
+        self._working = working = _Working(broker)
+        await asyncio.to_thread(working.start)
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            ended = [
-                t.name for t in (*worker.workers, *worker.consumers.values()) if not t.is_alive()
-            ]
-            if ended and self._working is not None:
+            ended = working.ended_threads()
+            if ended:
                 raise IntakeBroken(f"threads ended: {', '.join(ended)}")
 
     def close(self) -> None:
@@ -82,8 +80,8 @@ class Intake:
         """Ends the threads and gives back what they hold, off the loop and within 1.5 s."""
         if self._working is None:
             return
-        (broker, worker), self._working = self._working, None
-        await _in_thread(lambda: _stop(broker, worker), STOP_SECONDS)
+        working, self._working = self._working, None
+        await _in_thread(working.stop, STOP_SECONDS)
 
     def _take(self, run_id: RunId) -> None:
         with self._guard:
@@ -95,15 +93,33 @@ class Intake:
                 raise HandOverRefused from closed
 
 
-def _stop(broker: DoorbellBroker, worker: Worker) -> None:
-    """Dramatiq stops one kind of thread after the other; telling all at once takes half as long."""
-    began = time.monotonic()
-    for consumer in worker.consumers.values():
-        consumer.stop()
-    broker.stop_fetching()
-    worker.stop(timeout=int(STOP_SECONDS * 1000))
-    broker.close()
-    log.info("intake.stopped", seconds=round(time.monotonic() - began, 2))
+class _Working:
+    """One Dramatiq worker with its broker; starts and stops in threads other than the loop's."""
+
+    def __init__(self, broker: DoorbellBroker) -> None:
+        self._broker = broker
+        self._worker = Worker(broker, worker_threads=THREADS, worker_timeout=IDLE_WAKE_MS)
+        self._guard = threading.Lock()
+
+    def start(self) -> None:
+        with self._guard:
+            if not self._broker.stopping.is_set():
+                self._worker.start()
+
+    def ended_threads(self) -> list[str]:
+        threads = (*self._worker.workers, *self._worker.consumers.values())
+        return [thread.name for thread in threads if not thread.is_alive()]
+
+    def stop(self) -> None:
+        """Dramatiq stops one kind of thread after the other; told all at once, it is faster."""
+        began = time.monotonic()
+        with self._guard:  # a start under way comes to its end first
+            for consumer in self._worker.consumers.values():
+                consumer.stop()
+            self._broker.stop_fetching()
+        self._worker.stop(timeout=int(STOP_SECONDS * 1000))
+        self._broker.close()
+        log.info("intake.stopped", seconds=round(time.monotonic() - began, 2))
 
 
 async def _in_thread(action: Callable[[], None], seconds: float) -> None:

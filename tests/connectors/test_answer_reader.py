@@ -207,6 +207,10 @@ def test_line_is_refused_at_the_same_length_when_cut_anywhere(
         assert length > 8
 
 
+def test_last_line_is_refused_when_it_is_too_long_by_one_byte() -> None:
+    assert read([b"data: 9 bytes+"], max_line_bytes=13) == ([], "provider_invalid")
+
+
 def test_line_without_end_is_refused_when_it_is_too_long() -> None:
     splitter = LineSplitter(8)
     assert list(splitter.feed(b"x" * 9)) == []

@@ -28,6 +28,7 @@ KEY = "sk-test-1234"
         ("status-422", "provider_rejected", False, "refused with 422"),
         ("status-307", "provider_rejected", False, "redirects (HTTP 307)"),
         ("status-429,code=insufficient_quota", "provider_rate_limited", False, "limits our rate"),
+        ("refusal-cut", "provider_rejected", False, "rejected the request (HTTP 400)"),
         ("garbage", "provider_invalid", False, "JSON that cannot be read"),
         ("nested", "provider_invalid", False, "JSON that cannot be read"),
         ("not-an-object", "provider_invalid", False, "JSON that is no object"),
@@ -84,6 +85,7 @@ async def test_call_is_repeated_a_few_times_when_nothing_was_said(
     answer = await ask(provider, model)
     assert answer.failure is not None
     assert (answer.code, answer.failure.retryable, answer.deltas) == (code, True, [])
+    assert answer.failure.details["partial"] is False
     assert (len(server.requests), pauses) == (tries, waited)
 
 
@@ -120,7 +122,7 @@ async def test_failure_ends_the_answer_without_another_try_when_something_was_sa
     assert answer.failure is not None
     assert (answer.code, answer.text) == (code, "tok-0 tok-1 tok-2")
     assert phrase in answer.failure.message
-    assert answer.finish_reason is None
+    assert (answer.finish_reason, answer.failure.details["partial"]) == (None, True)
     assert (len(server.requests), pauses) == (1, [])
 
 

@@ -111,6 +111,7 @@ async def test_failure_comes_after_the_deltas_said_when_asked_for(
     assert len(answer.texts) == said
     assert answer.failure is not None
     assert (answer.code, answer.failure.retryable) == (code, retryable)
+    assert answer.failure.details["partial"] is (said > 0)
     assert answer.finish_reason is None
 
 

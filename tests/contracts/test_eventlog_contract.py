@@ -31,9 +31,7 @@ def fake_redis_loaded() -> None:
 
 
 @pytest.fixture(params=[*REAL, "fakeredis"])
-async def server(
-    request: pytest.FixtureRequest, fake_redis_loaded: None
-) -> AsyncIterator[Redis]:
+async def server(request: pytest.FixtureRequest, fake_redis_loaded: None) -> AsyncIterator[Redis]:
     """An empty server of each kind."""
     if request.param == "fakeredis":
         clients: tuple[Redis, ...] = (FakeAsyncRedis(protocol=2, driver_info=None),)

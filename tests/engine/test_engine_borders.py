@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import threading
 from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from machina.engine.borders import as_json, compact_json, freeze, thaw
+from machina.engine.borders import as_json, compact_json, cross_border, freeze, thaw
+from machina.expressions import FreeText
 
 VALUES = st.recursive(
     st.none()
@@ -31,12 +34,14 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)  # a shared machine is no clock
 @given(VALUES)
 def test_a_frozen_state_thaws_to_the_same_values(value: Any) -> None:
     state = {"value": value}
     assert thaw(freeze(state)) == state
 
 
+@settings(deadline=None)  # a shared machine is no clock
 @given(VALUES)
 def test_a_frozen_state_is_json(value: Any) -> None:
     frozen = freeze({"value": value})
@@ -49,6 +54,8 @@ def test_a_frozen_state_is_json(value: Any) -> None:
         ((1, (2,)), [1, [2]]),
         ({3, 1}, [1, 3]),
         ({1: "a"}, {"1": "a"}),
+        (MappingProxyType({"a": (1,)}), {"a": [1]}),
+        (FreeText("text"), "text"),
         (float("nan"), None),
         (float("-inf"), None),
         ("\ud800", "\ufffd"),
@@ -78,6 +85,23 @@ def test_a_result_shows_dates_as_text() -> None:
         "day": "2026-01-02",
         "long": "1:00:00",
     }
+
+
+@pytest.mark.parametrize(
+    ("state", "leaves"),
+    [
+        ({}, False),
+        ({"n": [[1]] * 1000}, False),
+        ({"n": list(range(5000))}, True),
+        ({"n": {str(n): {} for n in range(5000)}}, True),
+        ({"text": "x" * 300_000}, True),
+    ],
+)
+async def test_work_on_a_large_state_leaves_the_event_loop(
+    state: dict[str, Any], leaves: bool
+) -> None:
+    thread = await cross_border(lambda _: threading.get_ident(), state)
+    assert (thread != threading.get_ident()) is leaves
 
 
 def test_json_for_a_model_is_compact_and_not_escaped() -> None:

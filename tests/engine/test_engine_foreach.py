@@ -149,7 +149,9 @@ async def test_a_loop_whose_value_raises_fails_the_task() -> None:
     assert result.error.code == "expression_error"
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.integers(-3, 3) | st.none(), max_size=12))
 async def test_a_concurrent_loop_gives_what_a_sequential_one_gives(items: list[Any]) -> None:
     states = []

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from machina.engine.loops import MAX_ITEMS, PARALLEL, merge_outputs, read_items, run_items
+from machina.engine.loops import (
+    MAX_ITEMS,
+    PARALLEL,
+    Width,
+    merge_outputs,
+    read_items,
+    run_items,
+)
 from machina.errors import BudgetExceeded, TaskFailed
 
 
@@ -35,8 +42,8 @@ async def test_results_come_in_the_order_of_the_items(concurrent: bool) -> None:
             await asyncio.sleep(0)
         return index
 
-    assert await run_items([5, 3, 1, 0], one, concurrent=concurrent) == [0, 1, 2, 3]
-    assert await run_items([], one, concurrent=concurrent) == []
+    assert await run_items([5, 3, 1, 0], one, Width() if concurrent else None) == [0, 1, 2, 3]
+    assert await run_items([], one, Width() if concurrent else None) == []
 
 
 async def test_a_concurrent_loop_is_bounded() -> None:
@@ -49,7 +56,7 @@ async def test_a_concurrent_loop_is_bounded() -> None:
         await asyncio.sleep(0)
         running -= 1
 
-    await run_items(range(100), one, concurrent=True)
+    await run_items(range(100), one, Width())
     assert most == PARALLEL
 
 
@@ -58,7 +65,7 @@ async def test_the_foremost_failure_is_raised_when_several_iterations_fail() -> 
         raise TaskFailed(f"item {index}")
 
     with pytest.raises(TaskFailed, match="item 0"):
-        await run_items(range(3), one, concurrent=True)
+        await run_items(range(3), one, Width())
 
 
 async def test_the_others_are_cancelled_when_a_concurrent_iteration_fails() -> None:
@@ -74,8 +81,28 @@ async def test_the_others_are_cancelled_when_a_concurrent_iteration_fails() -> N
             raise
 
     with pytest.raises(TaskFailed):
-        await run_items(range(3), one, concurrent=True)
+        await run_items(range(3), one, Width())
     assert sorted(cancelled) == [0, 2]
+
+
+async def test_loops_inside_loops_share_one_bound() -> None:
+    running = most = 0
+    width = Width(12)
+
+    async def inner(_: int, __: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    async def outer(_: int, __: int) -> None:
+        await run_items(range(20), inner, width)
+
+    await run_items(range(20), outer, width)
+    assert most == 11  # 8 outer ones with one inner each, of which one found room for 4
+    with width.take(20) as workers:
+        assert workers == PARALLEL
 
 
 @pytest.mark.parametrize("concurrent", [False, True])
@@ -89,7 +116,7 @@ async def test_cancellation_reaches_the_iterations(concurrent: bool) -> None:
         finally:
             cancelled.set()
 
-    loop = asyncio.create_task(run_items([1, 2], one, concurrent=concurrent))
+    loop = asyncio.create_task(run_items([1, 2], one, Width() if concurrent else None))
     await started.wait()
     loop.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -106,6 +133,7 @@ async def test_cancellation_reaches_the_iterations(concurrent: bool) -> None:
         ([{"a": [1]}, {"a": None}], {"a": [1]}),
         ([{"a": None}, {"a": [1]}], {"a": [1]}),
         ([{"a": 1}, {"a": None}], {"a": None}),
+        ([{"a": [1]}, {"a": 2}, {"a": [3]}], {"a": [3]}),
         ([{"a": [1]}, {"b": 2}], {"a": [1], "b": 2}),
     ],
 )

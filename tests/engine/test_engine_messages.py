@@ -76,6 +76,7 @@ def test_an_instruction_may_be_messages_or_a_list_of_texts() -> None:
         {"role": "user", "content": ["x"]},
         {"role": "user", "content": "topic:\ntea"},
     ]
+    assert build({"topic": "tea"}, messages=told[0])[0]["content"] == "About tea."
     assert build({"a": 1}, instruction=["One.", "Two."])[0]["content"] == "One.\nTwo."
 
 

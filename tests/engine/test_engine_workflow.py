@@ -295,6 +295,7 @@ async def test_a_failed_sub_workflow_is_the_tasks_failure_and_says_where_it_came
     result = await World(inner).run(workflow(call_workflow("inner", "shallow")))
     assert result.error is not None
     assert (result.error.workflow, result.error.task) == ("inner", "deep")
+    assert result.state["workflow-error"]["task"] == "shallow"
     assert result.state["workflow-error"]["code"] == "task_type_unknown"
 
 

@@ -54,12 +54,11 @@ def working(
     queues: Sequence[Queue] = tuple(Queue),
     may_fetch: Callable[[], bool] = always,
     threads: int = 2,
-    idle_ms: int = 200,
 ) -> Iterator[DoorbellBroker]:
-    """A worker, stopped as the worker process stops it; `idle_ms` is when it looks by itself."""
+    """A worker, stopped as the worker process stops it."""
     broker = make_broker(url, PREFIX, slots=slots, may_fetch=may_fetch)
     register(broker, on_message, queues)
-    worker = Worker(broker, worker_threads=threads, worker_timeout=idle_ms)
+    worker = Worker(broker, worker_threads=threads, worker_timeout=100)
     worker.start()
     try:
         yield broker
@@ -115,7 +114,7 @@ def is_listening(server: RedisServer, consumers: int) -> bool:
 def test_an_idle_worker_picks_up_at_the_bell_and_not_at_a_poll(redis_server: RedisServer) -> None:
     slots, inbox = Slots(10), Inbox()
     with (
-        working(redis_server.url, slots, inbox, idle_ms=1_000),
+        working(redis_server.url, slots, inbox),
         sender(redis_server.url) as send,
     ):
         took = []
@@ -207,7 +206,7 @@ def test_another_worker_takes_over_when_the_first_is_full(redis_server: RedisSer
     ):
         send(1, Queue.STREAMING)
         first.take(1)
-        with working(redis_server.url, Slots(5), second, idle_ms=1_000):
+        with working(redis_server.url, Slots(5), second):
             eventually(lambda: is_listening(redis_server, 4))  # those of the second
             for number in (2, 3, 4):
                 began = time.monotonic()

@@ -58,7 +58,8 @@ class Provider(Protocol):
         Raises:
             ModelFailed: with a stable code: `provider_unauthorized`, `provider_not_found`,
                 `provider_rate_limited`, `provider_rejected`, `provider_unavailable`,
-                `provider_timeout`, `provider_cut`, `provider_invalid`.
+                `provider_timeout`, `provider_cut`, `provider_invalid`; `details.partial` says
+                whether text came before it, and after a timeout `details.limit` which limit it was.
         """
 
     async def aclose(self) -> None:

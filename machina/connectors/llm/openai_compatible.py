@@ -100,6 +100,7 @@ class OpenAICompatibleProvider:
                             yield delta
                     return
                 except ModelFailed as failure:
+                    failure.details["partial"] = has_spoken
                     pause = None if has_spoken else retries.pause_after(failure, clock.seconds_left)
                     if pause is None:
                         raise

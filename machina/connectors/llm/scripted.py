@@ -42,6 +42,7 @@ class ScriptedProvider:
         """Streams the scripted answer; see `Provider.chat`."""
         self.calls += 1
         self.open_calls += 1
+        has_spoken = False
         try:
             message = last_user_text(request.messages)
             script = parse_script(message)
@@ -50,8 +51,12 @@ class ScriptedProvider:
             delay = self._delay_seconds(script, answer)
             await clock.wait(script.first_ms / 1000, "first byte")
             async for text in _play(script, answer, delay, clock):
+                has_spoken = True
                 yield ChatDelta(text)
             yield answer.last_delta()
+        except ModelFailed as failure:
+            failure.details["partial"] = has_spoken
+            raise
         finally:
             self.open_calls -= 1
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import structlog
 from redis.exceptions import RedisError
 
-from machina.eventlog.tail import Tail, contiguous
+from machina.eventlog.tail import Tail, contiguous, portion
 from machina.events import Entry
 from machina.ids import EventId, RunId
 
@@ -113,7 +113,7 @@ class Subscription:
             # Nothing sound follows: at a hole, or because the tail lies beyond the end of the log,
             # as it does after a loss. Both are watched from here.
             tail.move(cursor, [])
-        return sound
+        return portion(sound)
 
 
 def _expire(waiter: asyncio.Future[bool]) -> None:

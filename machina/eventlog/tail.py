@@ -97,14 +97,7 @@ class Tail:
 
     def take(self, cursor: EventId) -> list[Entry]:
         """The entries after `cursor`, at least one and no more than a viewer gets at once."""
-        taken: list[Entry] = []
-        size = 0
-        for index in range(self._index_after(cursor), len(self._ring)):
-            entry = self._ring[index]
-            size += len(entry.data)
-            if taken and (size > TAKE_BYTES or len(taken) == TAKE_ENTRIES):
-                break
-            taken.append(entry)
+        taken = portion(self._ring, self._index_after(cursor))
         if len(self.viewers) == 1:
             self._drop_up_to(taken[-1].id)
         return taken
@@ -176,6 +169,16 @@ class Tail:
 
 def _id(entry: Entry) -> EventId:
     return entry.id
+
+
+def portion(entries: Sequence[Entry], start: int = 0) -> list[Entry]:
+    """What one viewer gets at once of `entries`, from index `start` on."""
+    size = 0
+    for index in range(start, min(len(entries), start + TAKE_ENTRIES)):
+        size += len(entries[index].data)
+        if size > TAKE_BYTES and index > start:
+            return list(entries[start:index])
+    return list(entries[start : start + TAKE_ENTRIES])
 
 
 def contiguous(cursor: EventId, entries: Sequence[Entry]) -> int:

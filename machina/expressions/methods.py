@@ -211,8 +211,6 @@ METHODS: dict[type, dict[str, Method]] = {
     date: {"strftime": date_text, "__sub__": subtract}
     | _natives(date, "isoformat replace weekday isoweekday"),
     timedelta: {"__sub__": subtract} | _natives(timedelta, "total_seconds"),
-    int: {"__sub__": subtract},
-    float: {"__sub__": subtract},
     Page: {"get_text": page_text},
 }
 

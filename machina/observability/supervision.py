@@ -7,6 +7,7 @@ logged, readiness turns false, and it starts again.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -98,11 +99,15 @@ class Supervisor:
             self._failing.add(name)
             if loop.time() - began > 2 * self._longest_pause:
                 pause = self._first_pause
-            log.error(
-                "background.ended",
-                task=name,
-                restart_in_seconds=pause,
-                exc_info=None if task.cancelled() else task.exception(),
+            # From the loop, because a line that cannot be written must not stop the restart.
+            loop.call_soon(
+                functools.partial(
+                    log.error,
+                    "background.ended",
+                    task=name,
+                    restart_in_seconds=pause,
+                    exc_info=None if task.cancelled() else task.exception(),
+                )
             )
             await asyncio.sleep(pause)
             pause = min(2 * pause, self._longest_pause)

@@ -181,7 +181,8 @@ class DoorbellConsumer(Consumer):
             self._rung = False
             self._broker.ring(self._queue)  # another worker may be free
         self._broker.show_life()
-        self._broker.slots.wait_free(WAIT_SECONDS, self._rank)
+        stopping = self._broker.stopping.is_set
+        self._broker.slots.wait_free(WAIT_SECONDS, self._rank, unless=stopping)
 
     def _fetch(self, reserved: int) -> None:
         taken = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 class Slots:
@@ -20,7 +21,6 @@ class Slots:
         self._in_use = 0
         self._asking: set[int] = set()
         self._closed = False
-        self._interrupts = 0
         self._changed = threading.Condition()
 
     @property
@@ -71,28 +71,25 @@ class Slots:
             if count:
                 self._changed.notify_all()
 
-    def wait_free(self, timeout: float, rank: int = 0) -> bool:
+    def wait_free(
+        self, timeout: float, rank: int = 0, *, unless: Callable[[], bool] = lambda: False
+    ) -> bool:
         """Waits up to `timeout` seconds until a slot is free and it is this rank's turn.
 
-        False when the time is over, or when `interrupt` or `close` ended the wait.
+        False when the time is over, or when `unless` says so; `interrupt` makes waiters ask it.
         """
         with self._changed:
-            before = self._interrupts
-            self._changed.wait_for(
-                lambda: self._interrupts != before or self._is_turn(rank), timeout
-            )
+            self._changed.wait_for(lambda: unless() or self._is_turn(rank), timeout)
             return self._is_turn(rank)
 
     def interrupt(self) -> None:
-        """Ends every wait that is under way."""
+        """Makes everybody who waits ask again whether to go on waiting."""
         with self._changed:
-            self._interrupts += 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Gives out no slot any more and ends the waits under way; releases still count."""
+        """Gives out no slot any more; releases still count."""
         self._closed = True
-        self.interrupt()
 
     def _is_turn(self, rank: int) -> bool:
         free = not self._closed and self._in_use < self.total

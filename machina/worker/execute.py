@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from machina.definitions import Agent
 from machina.engine import RunContext, RunResult, run_agent, run_workflow
 from machina.errors import (
     DeadlineExceeded,
@@ -153,9 +154,12 @@ class Execution:
                     f"The {run.kind} '{run.target_name}' is not installed any more; "
                     "install it again."
                 )
-            if run.kind == "workflow":
-                return await run_workflow(definition, run.inputs, context)
             checkpoint = run.checkpoint
+            run.steps = run.steps[: checkpoint.workflow_index] if checkpoint else []
+            if run.kind == "workflow":
+                run.total_workflows = 1
+                return await run_workflow(definition, run.inputs, context)
+            run.total_workflows = Agent.read(definition).total_workflows
             return await run_agent(
                 definition,
                 run.inputs,

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -133,7 +134,8 @@ async def _in_thread(action: Callable[[], None], seconds: float) -> None:
         except Exception:  # nobody else hears of it: the thread may outlive its caller
             log.exception("intake.stop_failed")
         finally:
-            loop.call_soon_threadsafe(done.set)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=work, name="intake-stop", daemon=True).start()
     try:

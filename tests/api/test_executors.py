@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import httpx
 import pytest
 
 from machina.queue.names import Queue
 from machina.runs.run import Outcome, RunStatus
-from tests.api.harness import HELLO, Api, assert_problem, busy_worker, claim, running_api
+from tests.api.harness import (
+    HELLO,
+    Api,
+    assert_problem,
+    busy_worker,
+    claim,
+    make_settings,
+    running_api,
+)
 from tests.services import RedisServer
 
 GOOD = Outcome(
@@ -22,14 +30,11 @@ FAILED = Outcome(RunStatus.FAILED, code="task_failed", message="The task 'ask' f
 TIMEOUT = Outcome(RunStatus.TIMEOUT, code="timeout", message="The run took too long.")
 
 
-@pytest.mark.parametrize("path", ["executor/hello", "executor/id/{id}", "execute/hello", "execute/{id}"])
 async def test_a_foreground_run_answers_with_its_final_state(
-    api: Api, client: httpx.AsyncClient, path: str
+    api: Api, client: httpx.AsyncClient
 ) -> None:
-    agent = await api.resources.store.definitions.get("default", "agent", "hello")
-    assert agent is not None
     async with busy_worker(api.resources, GOOD) as claimed:
-        answer = await client.post(f"/agent/{path.format(id=agent['_id'])}", json=HELLO)
+        answer = await client.post("/agent/executor/hello", json=HELLO)
     (run,) = claimed
     body = answer.json()
     assert answer.status_code == 200
@@ -44,6 +49,17 @@ async def test_a_foreground_run_answers_with_its_final_state(
     assert data["response"]["suggestions"] == ["more"]
     assert (run.queue, run.streamed) == (Queue.HIGH, False)
     assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_an_agent_is_executed_under_all_its_paths(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    agent_id = await api.install("agent", "other")
+    async with busy_worker(api.resources, GOOD) as claimed:
+        for path in ("executor/other", f"executor/id/{agent_id}", "execute/other"):
+            assert (await client.post(f"/agent/{path}", json=HELLO)).status_code == 200
+        assert (await client.post(f"/agent/execute/{agent_id}", json=HELLO)).status_code == 200
+    assert [run.target_id for run in claimed] == [agent_id] * 4
 
 
 async def test_a_delayed_run_answers_at_once_with_its_ids(
@@ -66,10 +82,8 @@ async def test_a_delayed_run_answers_at_once_with_its_ids(
 
 
 async def test_a_run_that_takes_longer_than_clients_wait_answers_as_queued(
-    tmp_path: Any, redis_server: RedisServer
+    tmp_path: Path, redis_server: RedisServer
 ) -> None:
-    from tests.api.harness import make_settings
-
     settings = make_settings(tmp_path, redis_server.url, sync_wait_seconds=0.05)
     async with running_api(settings) as api, api.calls(api.client) as client:
         answer = (await client.post("/agent/executor/hello", json=HELLO)).json()
@@ -208,10 +222,6 @@ async def test_a_failed_run_joined_in_the_background_is_no_error(
     assert again.json()["data"]["status"] == "failed"
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/agent/executor/nobody", "/agent/executor/id/nobody", "/workflow/execute/nobody",
-     "/workflow/schedule/nobody"],
-)
-async def test_an_unknown_target_is_404_here_too(client: httpx.AsyncClient, path: str) -> None:
-    assert_problem(await client.post(path, json={}), 404, "not_found")
+async def test_an_unknown_target_is_404_here_too(client: httpx.AsyncClient) -> None:
+    for path in ("agent/executor", "agent/executor/id", "workflow/execute", "workflow/schedule"):
+        assert_problem(await client.post(f"/{path}/nobody", json={}), 404, "not_found")

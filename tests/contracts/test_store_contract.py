@@ -1,4 +1,4 @@
-"""What every backend of the store does alike; a new one joins with one line in store/backends.py."""
+"""What every backend of the store does alike; another joins by one line in store/backends.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from machina.errors import Invalid, StoreDown
-from machina.store.base import Backend, Collection, Duplicate, QueryRefused
+from machina.store.base import Backend, Change, Collection, Duplicate, QueryRefused
 from machina.store.indexes import COLLECTIONS
 from tests.store.backends import CHILD_ENVIRONMENT, PLACES, Place, open_place
 
@@ -64,7 +64,7 @@ async def test_a_record_comes_back_as_it_was_stored(documents: Collection) -> No
     await documents.insert(record)
     assert await documents.get("x") == record
     assert await documents.find({"name": "thread"}) == [record]
-    assert [*(await documents.find({}))[0]["value"]] == [*record["value"]]  # type: ignore[call-overload]  # a dictionary
+    assert [*(await documents.find({}))[0]["value"]] == [*record["value"]]
 
 
 async def test_dates_are_kept_in_utc_to_the_millisecond(documents: Collection) -> None:
@@ -294,7 +294,11 @@ async def test_find_and_update_changes_the_first_in_order_only(documents: Collec
 
 async def test_an_upsert_inserts_once_and_updates_afterwards(documents: Collection) -> None:
     query = {"project": "p", "name": "a", "metadata.k": 1, "value": {"$ne": 9}}
-    change = {"$inc": {"n": 1}, "$set": {"value": 1}, "$setOnInsert": {"_id": "x", "first": True}}
+    change: Change = {
+        "$inc": {"n": 1},
+        "$set": {"value": 1},
+        "$setOnInsert": {"_id": "x", "first": True},
+    }
     expected = {"_id": "x", "project": "p", "name": "a", "metadata": {"k": 1}, "first": True}
     assert await documents.find_and_update(query, change, upsert=True) == expected | {
         "n": 1, "value": 1,
@@ -346,9 +350,8 @@ async def test_a_unique_index_refuses_inserts_and_changes(backend: Backend) -> N
         await prompts.find_and_update({"_id": "3"}, {"$set": {"name": "a"}})
     with pytest.raises(Duplicate):
         await prompts.update_many({}, {"$set": {"project": "p", "name": "a"}})
-    upsert = {"$setOnInsert": {"_id": "5"}}
+    query, upsert = {"project": "p", "name": "a", "n": 1}, {"$setOnInsert": {"_id": "5"}}
     with pytest.raises(Duplicate):
-        query = {"project": "p", "name": "a", "n": 1}
         await prompts.find_and_update(query, upsert, upsert=True)
     names = [(r["project"], r["name"]) for r in await prompts.find({})]
     assert names == [("p", "a"), ("q", "a"), ("p", "b")]
@@ -391,7 +394,7 @@ async def test_exactly_one_of_many_claims_wins(backend: Backend) -> None:
     await runs.insert({"_id": "x", "status": "scheduled", "attempt": 0})
 
     async def claim(worker: int) -> bool:
-        change = {"$set": {"status": "running", "worker": worker}, "$inc": {"attempt": 1}}
+        change: Change = {"$set": {"status": "running", "worker": worker}, "$inc": {"attempt": 1}}
         return await runs.find_and_update({"_id": "x", "status": "scheduled"}, change) is not None
 
     assert sum(await asyncio.gather(*(claim(worker) for worker in range(50)))) == 1

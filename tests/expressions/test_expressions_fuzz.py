@@ -61,7 +61,8 @@ lookups = st.one_of(
 )
 variables = st.sampled_from(NAMES_IN_SCOPE)
 BINARY = one_of_texts("+", "-", "*", "/", "//")
-COMPARE = one_of_texts("==", "!=", "<", "<=", ">", ">=", "in", "not in", "is", "is not")
+COMPARE = one_of_texts("==", "!=", "<", "<=", ">", ">=", "in", "not in")
+IDENTITY = one_of_texts("is None", "is not None", "is True", "is not ''")
 CALLS = one_of_texts(
     "len", "str", "int", "float", "bool", "list", "tuple", "set", "dict", "sum", "any", "all",
     "sorted", "min", "max", "abs", "round", "repr",
@@ -72,7 +73,7 @@ METHODS = one_of_texts(
     "items()", "values()", "isdigit()", "startswith('a')", "endswith('a')", "replace('a', 'bb')",
     "get('id')", "get('id', 0)", "isoformat()", "total_seconds()", "date()", "count('a')",
     "index('a')", "find('a')", "splitlines()", "lstrip('a')", "rstrip()", "timestamp()",
-    "strftime('%Y-%m-%d')", "weekday()", "__sub__(1)", "partition(',')", "removeprefix('A')",
+    "strftime('%Y-%m-%d')", "weekday()", "partition(',')", "removeprefix('A')",
 )  # fmt: skip
 ATTRIBUTES = one_of_texts("days", "seconds", "year", "month", "hour", "nothing")
 SPECS = one_of_texts("", "", "!r", "!s", ":,", ":>8", ":.2f", ":05d", ":^10", ":x", ":%Y", ":e")
@@ -87,6 +88,7 @@ def compounds(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         joined("({} {} {})", inner, BINARY, inner),
         joined("({} % {})", st.integers(-9, 9).map(str), inner),
         joined("({} {} {})", inner, COMPARE, inner),
+        joined("({} {})", inner, IDENTITY),
         joined("({} < {} <= {})", inner, inner, inner),
         joined("({} {} {})", inner, one_of_texts("and", "or"), inner),
         joined("({} if {} else {})", inner, inner, inner),
@@ -126,7 +128,7 @@ def compounds(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         joined("[f() for f in [lambda: {} for {} in {}]]", inner, variables, items),
         joined("(lambda {}: {})(*{})", variables, inner, inner),
         joined("dict(a={}, **{})", inner, inner),
-        joined('f"""<{{{}{}}}>"""', inner, SPECS),
+        joined('f"""<{{ {}{}}}>"""', inner, SPECS),
     )  # fmt: skip
 
 

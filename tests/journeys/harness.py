@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ import httpx
 from machina.settings import Settings
 
 START_SECONDS: Final = 30.0
-POLL_SECONDS: Final = 0.02
+POLL_SECONDS: Final = 0.05
 MARK: Final = "MACHINA_TEST_MARK"
 HELLO: Final = {"messages": [{"role": "user", "content": "What can you do?"}]}
 
@@ -144,16 +145,17 @@ class Dev:
 
     def wait_ready(self, seconds: float = START_SECONDS, *, port: int | None = None) -> None:
         """Waits for the API (of another port: one started beside) to say that it is ready."""
-        url = f"http://127.0.0.1:{port or self.port}/system/readiness"
         last = self.programs[-1]
 
         def ready() -> bool:
             assert last.process.poll() is None, f"ended with {last.process.returncode}"
-            with suppress(httpx.TransportError):
-                return httpx.get(url, timeout=2).status_code == 200
+            connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=2)
+            with closing(connection), suppress(OSError, http.client.HTTPException):
+                connection.request("GET", "/system/readiness")
+                return connection.getresponse().status == http.client.OK
             return False
 
-        wait_until(ready, f"{url} is ready", seconds)
+        wait_until(ready, f"the API on port {port or self.port} is ready", seconds)
 
     def start_api(self, *arguments: str, environ: Mapping[str, str] | None = None) -> int:
         """Starts one more API on the same data; returns its port, once it is ready."""

@@ -79,13 +79,27 @@ def test_waiting_ends_without_a_slot_when_the_time_is_over() -> None:
     assert not slots.wait_free(0.01)
 
 
-def test_waiting_ends_and_nothing_is_given_out_when_closed() -> None:
-    slots = Slots(1)
+def test_waiting_ends_when_it_is_interrupted_for_a_reason() -> None:
+    slots, stopping = Slots(1), threading.Event()
     slots.try_reserve()
-    threading.Timer(0.05, slots.close).start()
-    assert not slots.wait_free(5)
+
+    def stop() -> None:
+        slots.interrupt()
+        stopping.set()
+        slots.interrupt()
+
+    threading.Timer(0.05, stop).start()
+    assert not slots.wait_free(5, unless=stopping.is_set)
+    assert not slots.wait_free(5, unless=stopping.is_set)
+
+
+def test_nothing_is_given_out_any_more_when_closed() -> None:
+    slots = Slots(2)
+    slots.try_reserve()
+    slots.close()
     slots.release()
     assert not slots.try_reserve()
+    assert slots.in_use == 0
 
 
 def test_the_count_holds_when_many_threads_reserve_and_release() -> None:

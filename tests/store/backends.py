@@ -19,22 +19,20 @@ class Place(Protocol):
     """An empty store of one kind, and how to reach it from anywhere."""
 
     @property
+    def settings(self) -> Settings:
+        """What opens this store in this process."""
+
+    @property
     def environment(self) -> Mapping[str, str]:
-        """What another process needs in its environment in order to open this store."""
+        """What another process needs in its environment in order to open it."""
 
     def unanswering(self) -> AbstractAsyncContextManager[Backend]:
         """A backend on this store that gets no answer."""
 
 
-def settings_of(place: Place) -> Settings:
-    """The settings that open a place, whatever this machine's environment says."""
-    names = {"MACHINA_DATA_DIR": "data_dir", "MONGODB_URL": "mongodb_url"}
-    return load_settings(**{names[name]: value for name, value in place.environment.items()})
-
-
 def open_place(place: Place) -> AbstractAsyncContextManager[Backend]:
     """One more backend on the same store, for the current event loop."""
-    return open_backend(settings_of(place))
+    return open_backend(place.settings)
 
 
 class EmbeddedPlace:
@@ -42,10 +40,8 @@ class EmbeddedPlace:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        return {"MACHINA_DATA_DIR": str(self.directory)}
+        self.settings = load_settings(data_dir=directory)
+        self.environment = {"MACHINA_DATA_DIR": str(directory)}
 
     @asynccontextmanager
     async def unanswering(self) -> AsyncIterator[Backend]:

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from machina.settings import load_settings
+from machina.settings import Settings, load_settings
 from machina.store import Store, open_store
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+def settings(tmp_path: Path) -> Settings:
+    """Settings that name an empty store."""
+    return load_settings(data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
     """An empty store."""
-    async with open_store(load_settings(data_dir=tmp_path / "data")) as opened:
+    async with open_store(settings) as opened:
         yield opened

@@ -54,7 +54,7 @@ def test_the_order_of_fields_is_kept() -> None:
     ("value", "expected"),
     [
         (
-            datetime(2026, 1, 31, 8, 0, 0, 123_999, None),
+            datetime(2026, 1, 31, 8, 0, 0, 123_999, UTC).replace(tzinfo=None),
             datetime(2026, 1, 31, 8, 0, 0, 123_000, UTC),
         ),
         (

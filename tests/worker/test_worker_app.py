@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -173,12 +174,12 @@ async def test_no_more_runs_are_in_flight_than_there_are_threads(
     async with working(redis_server, tmp_path, threads=2) as worker:
         for number in range(6):
             await worker.enqueue(number, Queue.NORMAL)
-        while len(worker.crew.ended) < 6:
-            await eventually(lambda: len(worker.crew.began) > len(worker.crew.ended))
-            worker.crew.finish(worker.crew.began[len(worker.crew.ended)])
-            await asyncio.sleep(0)
+        began = worker.crew.began
+        for position in range(6):
+            await eventually(functools.partial(lambda at: len(began) > at, position))
+            worker.crew.finish(began[position])
         assert worker.crew.most <= 2
-        assert sorted(worker.crew.began) == [run_id(number) for number in range(6)]
+        assert sorted(began) == [run_id(number) for number in range(6)]
 
 
 async def test_stopping_hands_back_then_flushes_then_closes(
@@ -306,9 +307,11 @@ async def test_the_intake_starts_again_when_one_of_its_threads_ended(
         supervisor = worker.crew.seat.supervisor
         first = [thread for thread in threading.enumerate() if isinstance(thread, ConsumerThread)]
         await eventually(lambda: all(thread.running for thread in first))
-        first[0].stop()
-        await eventually(lambda: supervisor.failing == ("intake",))
-        await eventually(lambda: supervisor.is_healthy)
+        with capture_logs() as logs:
+            first[0].stop()
+            await eventually(lambda: supervisor.failing == ("intake",))
+            await eventually(lambda: supervisor.is_healthy)
+        assert "background.ended" in [line["event"] for line in logs]
         assert not any(thread.is_alive() for thread in first)
         await worker.enqueue(1, Queue.HIGH)
         await eventually(lambda: worker.crew.began == [run_id(1)])

@@ -1,0 +1,38 @@
+"""Cancel signals between processes."""
+
+from __future__ import annotations
+
+from machina.eventlog.clients import make_log_clients
+from machina.eventlog.keys import LogKeys, make_log_keys
+from machina.eventlog.signals import CancelListener, ring_cancel
+from machina.ids import RunId
+from tests.running import eventually, running
+from tests.services import RedisServer, off_loop
+
+KEYS = make_log_keys("test")
+RUN = RunId("65f0000000000000000000a1")
+OTHER = RunId("65f0000000000000000000b2")
+
+
+async def test_the_signal_to_cancel_is_heard_after_a_restart(own_redis: RedisServer) -> None:
+    heard: list[RunId] = []
+    connected: list[None] = []
+    commands, blocking = make_log_clients(own_redis.url)
+    listener = CancelListener(
+        blocking, KEYS, heard.append, on_connected=lambda: connected.append(None)
+    )
+    try:
+        async with running(listener.run):
+            await eventually(lambda: len(connected) == 1)
+            await ring_cancel(commands, KEYS, RUN)
+            await eventually(lambda: heard == [RUN])
+            await commands.publish(KEYS.signals, b"\xff nonsense")
+            await commands.publish(KEYS.signals, b"cancel:nonsense")
+            await ring_cancel(commands, LogKeys("another deployment"), OTHER)
+            await off_loop(own_redis.restart)
+            await eventually(lambda: len(connected) == 2)
+            await ring_cancel(commands, KEYS, OTHER)
+            await eventually(lambda: heard == [RUN, OTHER])
+    finally:
+        await commands.aclose()
+        await blocking.aclose()

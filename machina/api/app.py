@@ -31,6 +31,8 @@ from machina.settings import Settings
 OpenResources = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
 BREAKER: Final = "agent_streaming"
+_PROBE_SECONDS: Final = 30.0
+"""How long the breaker waits for a probe's first event before another may go."""
 _SETTLE_SECONDS: Final = 5.0
 _NO_TELEMETRY: Final[TelemetryConfig] = {
     "tracing": False,
@@ -145,7 +147,7 @@ def make_admission(settings: Settings) -> Admission:
             BREAKER,
             threshold=settings.circuit_breaker_threshold,
             cool_down_seconds=settings.breaker_cool_down_seconds,
-            probe_seconds=settings.breaker_cool_down_seconds,
+            probe_seconds=_PROBE_SECONDS,
             clock=time.monotonic,
         ),
         max_viewers=settings.max_viewers,

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machina.api.problems import problem_of
@@ -153,6 +154,8 @@ class Errors:
 
         try:
             await self.app(scope, receive, send_noting)
+        except ClientDisconnect:
+            log.info("request.abandoned", path=scope["path"])  # before its body was complete
         except Exception as exception:
             if started:
                 # Half an answer is out. Ended without its last chunk, it is seen to be cut.

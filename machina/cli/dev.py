@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import os
 import sys
@@ -15,10 +14,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from dotenv import dotenv_values
-
 from machina.cli.directory import DataDirectory
 from machina.cli.listening import free_port, make_url
+from machina.cli.parent import follow_parent
 from machina.cli.preflight import DEFAULT_DIR
 from machina.cli.redis_child import find_redis_server, make_socket_path, redis_command
 from machina.cli.seeding import seed
@@ -26,7 +24,7 @@ from machina.cli.supervisor import Child, machina_child, supervise
 from machina.cli.welcome import welcome
 from machina.errors import SettingsInvalid
 from machina.observability.logging import configure
-from machina.settings import Settings, env_file_path, load_settings, variable_name
+from machina.settings import Settings, load_settings, read_env_file, variable_name
 
 IGNORED: Final = ("redis_url", "redis_pubsub_url", "mongodb_url", "data_dir")
 """Settings that `dev` takes from the environment only when it is told to."""
@@ -55,6 +53,7 @@ def run_dev(options: DevOptions) -> None:
     Raises:
         SettingsInvalid: the directory is in use, the port is taken, there is no redis-server.
     """
+    follow_parent()
     environ = os.environ
     settle_environment(environ, use_env=options.use_env)
     settings = load_settings(
@@ -65,6 +64,8 @@ def run_dev(options: DevOptions) -> None:
         environment="dev",
     )
     directory = DataDirectory(Path(settings.data_dir or DEFAULT_DIR).absolute())
+    if settings.mongodb_url is not None:  # one store is enough
+        settings = settings.model_copy(update={"data_dir": None})
     directory.create()
     lock = directory.lock()
     try:
@@ -80,8 +81,8 @@ def settle_environment(environ: MutableMapping[str, str], *, use_env: bool) -> N
     Without `use_env`, what names a service or a directory is dropped: it may be meant for another
     deployment, as in a copied `.env.example`.
     """
-    for name, value in dotenv_values(env_file_path()).items():
-        if value is not None and not environ.get(name):
+    for name, value in read_env_file().items():
+        if not environ.get(name):
             environ[name] = value
     environ[variable_name("env_file")] = os.devnull
     if not use_env:
@@ -114,7 +115,7 @@ def _run(settings: Settings, directory: DataDirectory, port: int, verbose: bool)
         command = redis_command(binary.path, directory.redis, socket_path)
         children.append(Child("redis", tuple(command)))
         directory.write_redis_url(environ["REDIS_URL"])
-    asyncio.run(seed(settings, directory))
+    seed(settings, directory)
     children += [
         Child(child.name, child.command, environ, stage=1)
         for child in (machina_child("api", "api"), machina_child("worker", "worker"))

@@ -7,6 +7,7 @@ import re
 import socket
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 from machina.cli.directory import DataDirectory
 from machina.errors import SettingsInvalid
@@ -70,12 +71,31 @@ def load_service_settings(data_dir: Path | None, **overrides: Any) -> Settings:
     return settings
 
 
+def check_services(settings: Settings) -> None:
+    """Asks each Redis whether it can be relied upon; once logging is set up, for what it warns of.
+
+    Raises:
+        SettingsInvalid: one cannot.
+    """
+    from machina.cli.redis_check import check_redis
+
+    if settings.data_dir is not None:
+        ours = DataDirectory(settings.data_dir).read_redis_url()
+        if settings.log_redis_url == settings.redis_url == ours:
+            return  # started by `dev` as it must be
+    asked = {settings.redis_url: "REDIS_URL"}
+    asked.setdefault(settings.redis_pubsub_url, "REDIS_PUBSUB_URL")
+    for url, variable in asked.items():
+        if url is not None:
+            check_redis(variable, url)
+
+
 def _redis_of_dev(data_dir: Path | None) -> str:
     remedy = "name a Redis, for example REDIS_URL=redis://localhost:6379/0"
     if data_dir is None:
         raise SettingsInvalid(f"REDIS_URL is not set: {remedy}.")
     url = DataDirectory(data_dir).read_redis_url()
-    if url is None or not _accepts(url.removeprefix("unix://")):
+    if url is None or not _accepts(unquote(url.removeprefix("unix://"))):
         raise SettingsInvalid(
             f"REDIS_URL is not set and no `machina-server dev` runs on {data_dir}: {remedy}, "
             f"or start `machina-server dev --data-dir {data_dir}` first."

@@ -16,8 +16,9 @@ import structlog
 import uvloop
 
 from machina.cli.listening import free_port, make_url, open_listener
-from machina.cli.preflight import load_service_settings
-from machina.cli.supervisor import Child, die_with_parent, machina_child, supervise
+from machina.cli.parent import follow_parent
+from machina.cli.preflight import check_services, load_service_settings
+from machina.cli.supervisor import Child, machina_child, supervise
 from machina.errors import SettingsInvalid
 from machina.observability.logging import configure
 from machina.queue.names import Queue
@@ -47,6 +48,8 @@ def run_api(
     _follow_parent()
     settings = load_service_settings(data_dir, host=host, port=port, gunicorn_workers=workers)
     configure(settings, process="api")
+    if not share_port:
+        check_services(settings)
     if settings.gunicorn_workers == 1 or share_port:
         sys.exit(_serve_api(settings, shared=share_port))
     port = free_port(settings.host, settings.port)
@@ -75,6 +78,7 @@ def run_workers(
     served = parse_queues(queues)
     settings = load_service_settings(data_dir, worker_threads=threads, worker_processes=processes)
     configure(settings, process="worker")
+    check_services(settings)
     if settings.worker_processes == 1:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(settings, served))
@@ -172,4 +176,4 @@ def _same(data_dir: Path | None) -> tuple[str, ...]:
 def _follow_parent() -> None:
     # A `dev` that was killed is started again at once: its children must not be in the way.
     is_dev = os.environ.get(variable_name("environment")) == "dev"
-    die_with_parent(death_signal=signal.SIGKILL if is_dev else signal.SIGTERM)
+    follow_parent(signal.SIGKILL if is_dev else signal.SIGTERM)

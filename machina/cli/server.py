@@ -10,9 +10,10 @@ from typing import Final
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machina.cli.listening import BACKLOG
+from machina.errors import MachinaError
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +36,9 @@ class Server(uvicorn.Server):
         on_listening: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        opening = _Opening(app)
         config = uvicorn.Config(
-            app,
+            opening,
             loop="auto",
             http="httptools",
             ws="none",
@@ -49,6 +51,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=LINGER_SECONDS,
         )
         super().__init__(config)
+        self._opening = opening
         self._drain_seconds = drain_seconds
         self._on_listening = on_listening
         self._clock = clock
@@ -69,8 +72,18 @@ class Server(uvicorn.Server):
             self.force_exit = self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts to listen, then says so."""
-        await super().startup(sockets)
+        """Starts to listen, then says so.
+
+        Raises:
+            MachinaError: what the application opens cannot be opened.
+            SystemExit: it failed otherwise; the log has the traceback.
+        """
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            if self._opening.refused is not None:
+                raise self._opening.refused from None
+            raise
         self._on_listening()
 
     async def on_tick(self, counter: int) -> bool:
@@ -86,3 +99,33 @@ class Server(uvicorn.Server):
             log.info("api.draining", requests=len(self.server_state.tasks))
         if not self.server_state.tasks or since > self._drain_seconds + MARGIN_SECONDS:
             self.should_exit = True
+
+
+class _Opening:
+    """The application, except that a refusal to open is kept instead of logged as a defect."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.refused: MachinaError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        failed: list[Message] = []
+
+        async def send_unless_failed(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                failed.append(message)
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, send_unless_failed)
+        except BaseException as error:
+            if failed and isinstance(error, MachinaError):
+                self.refused = error
+                failed[0]["message"] = ""  # the traceback
+            for message in failed:
+                await send(message)
+            raise

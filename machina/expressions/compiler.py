@@ -13,7 +13,7 @@ from machina.expressions.grammar import CONSTANT_NAMES, CONTEXT, check, parts_of
 from machina.expressions.result import needs_settling
 from machina.expressions.source import Source, scan, text_parts
 
-MAX_SOURCE = 65_536  # characters; longer texts are text
+MAX_SOURCE = 32_768  # characters; longer texts are text
 MAX_BRACKETS = 60  # of them inside each other
 
 _SECRET = re.compile(r"\$[A-Z][A-Z0-9_]*_CONTEXT_VARIABLE_[A-Z0-9_]+")
@@ -111,7 +111,8 @@ def _compile(text: str, tree: ast.Expression, source: Source) -> Compiled:
 
 def _parse(source: Source) -> ast.Expression | None:
     """The tree of an expression; one that spans lines need not be in brackets."""
-    if not source.is_balanced or source.nesting > MAX_BRACKETS:
+    is_sound = source.is_balanced and source.nesting <= MAX_BRACKETS
+    if not is_sound or not source.code.strip():  # nothing but a comment is no empty tuple
         return None
     tree = _parse_code(source.code)
     if tree is None:

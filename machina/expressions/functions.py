@@ -242,7 +242,9 @@ def _loads(budget: Budget, text: Any, /) -> Any:
         raise TypeError(f"the JSON object must be str, not {type_name(text)}")
     if len(text) > _MAX_JSON:
         raise BudgetExceeded(f"a JSON text is longer than {_MAX_JSON:,} characters")
-    budget.take(8 * len(text))
+    containers, values = text.count("[") + text.count("{"), text.count(",")
+    budget.take(2 * len(text) + _ENTRY * containers + 32 * values)
+    budget.work(containers + values)
     return json.loads(text)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from machina.errors import BudgetExceeded
 from machina.expressions.budget import Budget
 
-MAX_MARKUP = 2_000_000  # characters
+MAX_MARKUP = 1_000_000  # characters
 
 
 class Page:
@@ -56,6 +56,7 @@ def parse_page(budget: Budget, markup: Any = "", features: Any = "html.parser", 
     for declaration in ("<?xml ", "<?XML "):
         markup = markup.replace(declaration, "<?_xml ")
     budget.take(3 * len(markup))
+    budget.look_at_clock()
     return Page(Soup(io.StringIO(markup), "html.parser"))
 
 

@@ -15,6 +15,8 @@ _STRING_END = {quote: re.compile(rf"\\.|{quote}", re.DOTALL) for quote in ("'", 
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _KNOWN_ESCAPES = frozenset("\n\\'\"abfnrtv01234567xNuU")
 _FIELD_MARK = re.compile(r"\\N\{[^{}]*\}|\\.|\{\{|\}\}|\{", re.DOTALL)
+_TAKEN_NAME = re.compile(r"_subject(?=(_*))")
+_FORMAT_LEVELS = 2  # Python does not parse more
 _STRICT_OPERATORS = {"!==": "!=", "===": "=="}
 
 
@@ -105,7 +107,7 @@ class _Scanner:
 
     def _dollar(self, text: str, at: int, out: list[str]) -> int:
         """Writes the name for `$` or `$.(key)`; the blank after it keeps `$foo` no name at all."""
-        match = _STATE_KEY.match(text, at)
+        match = _STATE_KEY.match(text, at) if text.startswith("$.(", at) else None
         key = state_key(match.group(1)) if match else None
         if match is None or key is None:
             out.append(f"{self.subject} ")
@@ -153,15 +155,15 @@ class _Scanner:
                 out.append(_ESCAPE.sub(_keep_backslash, mark))
         out.append(body[at:])
 
-    def _field(self, body: str, at: int, out: list[str]) -> int:
+    def _field(self, body: str, at: int, out: list[str], level: int = 0) -> int:
         """Copies `code`, `code!r` or `code:format`; a format may hold fields of its own."""
         at = self._code(body, at, out, in_field=True)
         if at < len(body) and body[at] == ":":
             while at < len(body) and body[at] != "}":
                 out.append(body[at])
                 at += 1
-                if body[at - 1] == "{":
-                    at = self._field(body, at, out)
+                if body[at - 1] == "{" and level < _FORMAT_LEVELS:
+                    at = self._field(body, at, out, level + 1)
         if at < len(body):
             out.append(body[at])
             at += 1
@@ -172,10 +174,8 @@ def _unused_name(text: str) -> str:
     """A name that the author cannot have written, also not in letters that Python folds to it."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    name = "_subject"
-    while name in text:
-        name += "_"
-    return name
+    runs = _TAKEN_NAME.findall(text)
+    return "_subject" + "_" * (1 + max(map(len, runs)) if runs else 0)
 
 
 def _end_of_string(text: str, start: int, quote: str) -> int | None:

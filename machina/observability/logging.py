@@ -27,6 +27,8 @@ _SECRET_TEXT: Final = re.compile(
     r"(?P<url>://[^/@\s:]*:)[^@\s/]+(?=@)"
     r"|(?P<bearer>\bBearer\s+)[A-Za-z0-9._~+/=-]+"
     r"|(?P<key>\bsk-)[A-Za-z0-9_-]{12,}"
+    r"|(?P<ours>\bmk_[0-9a-f]{8}_)[A-Za-z0-9_-]{12,}"
+    r"|(?P<query>[?&](?:api_?key|api_token|token|password|secret)=)[^&\s]+"
 )
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINE_STRUCTURE: Final = ("exception", "stack")

@@ -1,8 +1,8 @@
 """The worker's half of the queue: Dramatiq's Redis broker with a doorbell instead of polling.
 
-A sender rings the queue's bell; an idle consumer blocks on it for at most a second and then looks
-by itself, so a lost bell costs a second and nothing else. A consumer fetches only as many messages
-as it holds reserved slots for. Dramatiq's scripts stay untouched; its version is pinned.
+A sender rings the queue's bell; an idle consumer blocks on it for at most two seconds and then
+looks by itself, so a lost bell costs that and nothing else. A consumer fetches only as many
+messages as it holds reserved slots for. Dramatiq's scripts stay untouched; its version is pinned.
 """
 
 from __future__ import annotations

@@ -23,9 +23,10 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 1.0
 LOOK_AGAIN_SECONDS: Final = 0.1
-"""How often a worker that may not fetch asks whether it may."""
-WAIT_SECONDS: Final = 1.0
-"""How long an idle consumer trusts the bell before it looks by itself."""
+"""How often a consumer that may not fetch, or has its hands full, looks whether it may."""
+WAIT_SECONDS: Final = 2.0
+"""How long an idle consumer trusts the bell before it looks by itself. Looks are what an idle
+worker spends its time on, and each is a heartbeat, so at least two fit into its timeout."""
 
 
 Verdict = Literal["ack", "nack"]
@@ -99,7 +100,7 @@ class DoorbellConsumer(Consumer):
         self._failures = 0
 
     def __next__(self) -> WakeUp | None:
-        """The next message; None after a wait of at most a second."""
+        """The next message; None after a wait of at most two seconds."""
         if self._broker.stopping.is_set():
             time.sleep(0.02)  # the thread is told to end at the same moment: no busy loop
             return None
@@ -173,7 +174,7 @@ class DoorbellConsumer(Consumer):
         self._settled.clear()
         if len(self._held) < self._prefetch:
             return True
-        self._settled.wait(WAIT_SECONDS)
+        self._settled.wait(LOOK_AGAIN_SECONDS)
         return False
 
     def _wait_for_slot(self) -> None:

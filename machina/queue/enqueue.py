@@ -122,7 +122,7 @@ class Enqueuer:
             await pool.release(connection)
 
     async def _read_rest(self, connection: Any, count: int) -> None:
-        """A bell that was not rung only delays: an idle worker looks by itself every second."""
+        """A bell that was not rung only delays: an idle worker looks by itself in time."""
         try:
             for _ in range(count):
                 await connection.read_response()

@@ -7,14 +7,16 @@ or is one the ecosystem already knows, as `OPENAI_API_KEY`. Durations carry thei
 from machina.settings.guide import LogLevel
 from machina.settings.model import SECTIONS, Settings, variable_name
 from machina.settings.place import Environment
-from machina.settings.reading import env_file_path, load_settings
+from machina.settings.reading import load_settings, read_env_file
+from machina.settings.urls import mask_password
 
 __all__ = [
     "SECTIONS",
     "Environment",
     "LogLevel",
     "Settings",
-    "env_file_path",
     "load_settings",
+    "mask_password",
+    "read_env_file",
     "variable_name",
 ]

@@ -2,7 +2,9 @@
 
 A backend implements `Backend` and `Collection` and nothing else; every rule about definitions,
 documents, runs, keys and leases is written once, above it. Records are dictionaries whose `_id` is
-text. Values are JSON values, `datetime` (aware, UTC, to the millisecond) and `bytes`.
+text. Values are JSON values, `datetime` (aware, UTC, to the millisecond) and `bytes`. Field names
+are any text without NUL and come back as they were, `$ref` and `a.b` included, in their order. A
+field that an index names (indexes.py) holds one value, never a list or an object.
 
 Queries are MongoDB queries over a closed set of operators (`QUERY_OPERATORS`); any other is refused
 by name. A `$push` appends one value; nothing of MongoDB's that is not listed here may be used.
@@ -48,6 +50,7 @@ class Collection(Protocol):
 
         Raises:
             Duplicate: the `_id` or a unique index is taken; nothing was written.
+            Invalid: the record holds what cannot be stored.
         """
 
     async def get(self, id: str) -> Record | None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from machina.errors import Conflict, Invalid
+from machina.definitions.base import check_name
+from machina.errors import Conflict
 from machina.ids import ObjectIdMint, is_object_id
 from machina.store.base import Backend, Collection, Duplicate, Query, Record, Sort
 from machina.store.filters import find_page, rename_sort, rewrite_query, scoped
 
 Kind = Literal["agent", "workflow", "prompt", "connector", "mapping"]
-MAX_NAME: Final = 200
 _COLLECTIONS: Final[Mapping[Kind, str]] = {
     "agent": "agents",
     "workflow": "workflows",
@@ -172,21 +172,6 @@ class DefinitionStore:
                 return found
         named = await collection.find({"project": project, "name": name_or_id}, limit=1)
         return named[0] if named else None
-
-
-def check_name(name: Any) -> str:
-    """A name that a definition may have: 1 to 200 printable characters, without a slash.
-
-    Raises:
-        Invalid: with field `name`.
-    """
-    usable = isinstance(name, str) and name.isprintable() and "/" not in name and name.strip()
-    if not usable or len(name) > MAX_NAME:
-        raise Invalid(
-            f"A name has 1 to {MAX_NAME} printable characters and no '/', unlike {name!r:.80}.",
-            field="name",
-        )
-    return str(name)
 
 
 def _name_of(definition: Mapping[str, Any]) -> str:

@@ -16,7 +16,10 @@ from machina.errors import Invalid
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Fields that are looked up together, in this order; the last may be a range or the sort."""
+    """Fields that are looked up together, in this order: equal ones, then a range or the sort.
+
+    What follows is only there to be compared without reading the record.
+    """
 
     keys: tuple[str, ...]
     unique: bool = False
@@ -36,10 +39,10 @@ COLLECTIONS: Final[Mapping[str, tuple[Index, ...]]] = {
     "mappings": _BY_NAME,
     "documents": (Index(("project",)), Index(("project", "name"))),
     "runs": (
-        Index(("status", "wake_at")),
+        Index(("status", "wake_at", "queue_deadline")),
         Index(("status", "published")),
         Index(("worker", "status", "cancel_requested")),
-        Index(("project", "kind", "created")),
+        Index(("project", "kind", "created", "principal")),
         # The key is a hash over its scope, so it is looked up without the project.
         Index(("idempotency", "project"), unique=True),
     ),

@@ -1,8 +1,8 @@
 """Threads that hold SQLite connections, so that no statement ever runs on the event loop.
 
-A lane takes jobs in order of arrival: the writing lane is one thread and commits all jobs that wait
-together in one transaction; the reading lane has up to three threads. What waits in a lane is what
-callers await, so callers bound it.
+A lane takes jobs in order of arrival. One that batches has one thread and takes all jobs that wait
+at once: the writing lane commits them in one transaction. What waits in a lane is what callers
+await, so callers bound it.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class Lane:
         if self._closed is not None:
             raise StoreDown("The store is closed.")
         answer: asyncio.Future[Result] = self._loop.create_future()
-        self._open += 1
-        if self._open > self._started and self._started < self._most:
-            self._started += 1
+        if self._open >= self._started and self._started < self._most:
             threading.Thread(target=self._serve, name=f"store-{self._name}", daemon=True).start()
+            self._started += 1
+        self._open += 1
         self._jobs.put(_Job(work, answer))
         return await answer
 

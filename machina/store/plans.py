@@ -73,19 +73,37 @@ def plan_query(query: Query, fields: Collection[str]) -> Plan:
     parameters: list[Any] = []
     exact = True
     for path, name, operand in conjuncts(query):
-        try:
-            if path != "_id" and path not in fields:
-                raise _Unplanned
-            planner = _Identity() if path == "_id" else _Field(column(path))
-            condition, values = planner.plan(name, operand)
-            if len(parameters) + len(values) > _MAX_PARAMETERS:
-                raise _Unplanned
-        except _Unplanned:
+        part = (
+            _plan_any(operand, fields) if name == "$or" else _plan_one(path, name, operand, fields)
+        )
+        if part is None or len(parameters) + len(part.parameters) > _MAX_PARAMETERS:
             exact = False
         else:
-            conditions.append(condition)
-            parameters += values
+            conditions.append(part.where)
+            parameters += part.parameters
+            exact = exact and part.exact
     return Plan(" AND ".join(conditions) or _ALWAYS, tuple(parameters), exact)
+
+
+def _plan_one(path: str, name: str, operand: Any, fields: Collection[str]) -> Plan | None:
+    if path != "_id" and path not in fields:
+        return None
+    planner = _Identity() if path == "_id" else _Field(column(path))
+    try:
+        condition, values = planner.plan(name, operand)
+    except _Unplanned:
+        return None
+    return Plan(condition, tuple(values), exact=True)
+
+
+def _plan_any(queries: Sequence[Query], fields: Collection[str]) -> Plan | None:
+    """The plan of an `$or`; it helps only when SQL can tell something about every branch."""
+    plans = [plan_query(query, fields) for query in queries]
+    if any(plan.where == _ALWAYS for plan in plans):
+        return None
+    where = " OR ".join(f"({plan.where})" for plan in plans)
+    parameters = tuple(value for plan in plans for value in plan.parameters)
+    return Plan(f"({where})", parameters, all(plan.exact for plan in plans))
 
 
 def plan_order(keys: Sequence[tuple[str, int]], fields: Collection[str]) -> str | None:
@@ -188,9 +206,11 @@ _PLANNERS: Final[dict[str, Callable[[_Field, Any], tuple[str, list[Any]]]]] = {
 
 
 def _query_slot(value: Any) -> Slot:
-    """The slot to look for; None for NaN and the infinities, which no record holds."""
+    """The slot to look for; None for NaN, which nothing is equal to, above or below."""
     if isinstance(value, str):
         return "s" + _sound(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise _Unplanned
     return slot_of(value)

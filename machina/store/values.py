@@ -49,10 +49,10 @@ def encode(record: Record) -> str:
     try:
         data = orjson.dumps(record, default=tags, option=orjson.OPT_PASSTHROUGH_DATETIME)
     except orjson.JSONEncodeError:
-        data = _encode_slowly(record)
+        data = orjson.dumps(_plain(record, "", 0))
     else:
         if data.count(_ANY_TAG) != tags.count or rb"\u0000" in data:
-            data = _encode_slowly(record)
+            data = orjson.dumps(_plain(record, "", 0))
     return data.decode()
 
 
@@ -79,13 +79,6 @@ def _tagged(value: Any, where: str) -> Any:
     if isinstance(value, bytes):
         return {_BYTES: b64encode(value).decode("ascii")}
     raise Invalid(f"The store keeps no value of type {type(value).__name__} ({where}).")
-
-
-def _encode_slowly(record: Record) -> bytes:
-    try:
-        return orjson.dumps(_plain(record, "", 0))
-    except orjson.JSONEncodeError as error:
-        raise Invalid(f"The record cannot be stored: {error}.") from None
 
 
 def _plain(value: Any, where: str, depth: int) -> Any:

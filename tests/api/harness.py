@@ -29,6 +29,7 @@ from machina.resources import Resources, open_resources
 from machina.runs.closing import first_event
 from machina.runs.run import Outcome, Run, RunStatus
 from machina.settings import Settings
+from tests.running import eventually
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 FAR_FUTURE = 3_600.0
@@ -91,9 +92,7 @@ class Api:
 
     async def install(self, kind: Any, name: str, project: str = "default", **body: Any) -> str:
         """Adds a definition; returns its id."""
-        return await self.resources.store.definitions.create(
-            project, kind, {"name": name, **body}
-        )
+        return await self.resources.store.definitions.create(project, kind, {"name": name, **body})
 
     def calls(self, key: str | None = None, **options: Any) -> httpx.AsyncClient:
         """A client that calls the app directly; it sees an answer when all of it was sent."""
@@ -105,7 +104,8 @@ class Api:
 
     async def in_process(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, with the state that a server would give it."""
-        await self.app(scope | {"state": dict(self.state)}, receive, send)
+        scope["state"] = dict(self.state)
+        await self.app(scope, receive, send)
 
 
 @asynccontextmanager
@@ -136,12 +136,16 @@ async def serving(api: Api) -> AsyncIterator[str]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            api.in_process, lifespan="off", log_config=None, server_header=False, access_log=False
+            api.in_process,
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            server_header=False,
+            access_log=False,
         )
         server = LoopbackServer(config)
         task = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:
-            await asyncio.sleep(0.002)
+        await eventually(lambda: server.started)
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
@@ -203,10 +207,13 @@ async def next_hand(resources: Resources) -> Hand:
 async def busy_worker(resources: Resources, *outcomes: Outcome) -> AsyncIterator[list[Run]]:
     """A worker that ends every run, with these outcomes in turn; yields what it claimed."""
     claimed: list[Run] = []
+    idle = asyncio.Event()
 
     async def work() -> None:
         while True:
+            idle.set()
             hand = await next_hand(resources)
+            idle.clear()
             outcome = outcomes[len(claimed) % len(outcomes)] if outcomes else None
             claimed.append(hand.run)
             await hand.start()
@@ -216,6 +223,7 @@ async def busy_worker(resources: Resources, *outcomes: Outcome) -> AsyncIterator
     task = asyncio.create_task(work())
     try:
         yield claimed
+        await idle.wait()  # clients see the end before the worker has noted it
     finally:
         task.cancel()
         await asyncio.wait([task])

@@ -65,7 +65,9 @@ async def test_an_agent_is_executed_under_all_its_paths(
 async def test_a_delayed_run_answers_at_once_with_its_ids(
     api: Api, client: httpx.AsyncClient
 ) -> None:
-    answer = await client.post("/agent/executor/hello", json=HELLO | {"agent-config": {"delay": True}})
+    answer = await client.post(
+        "/agent/executor/hello", json=HELLO | {"agent-config": {"delay": True}}
+    )
     (run,) = await api.resources.attempts.records.find({})
     assert answer.json() == {
         "data": {
@@ -200,9 +202,7 @@ async def test_the_same_key_answers_about_the_same_run(api: Api, client: httpx.A
         scheduled = await client.post("/workflow/schedule/greet", json={}, headers=headers)
         repeated = await client.post("/workflow/schedule/greet", json={}, headers=headers)
     assert first.json() == again.json()
-    assert (
-        scheduled.json()["data"]["workflow_run_id"] == repeated.json()["data"]["workflow_run_id"]
-    )
+    assert scheduled.json()["data"]["workflow_run_id"] == repeated.json()["data"]["workflow_run_id"]
     assert len(claimed) <= 2
     other = await client.post("/agent/executor/hello", json={}, headers=headers)
     assert_problem(other, 409, "idempotency_mismatch")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route
 
 from machina.api.security import PUBLIC_PATHS
 from machina.auth import Scope
-from tests.api.harness import Api, assert_problem
+from tests.api.harness import Api, assert_problem, make_settings, running_api
+from tests.services import RedisServer
 
 SEARCH = "/execution/agent-search"
 
@@ -141,27 +144,31 @@ async def test_administration_needs_an_administrators_key(
         assert (await calls.post(path)).status_code == 200
 
 
-async def test_preflights_pass_without_a_key_for_the_named_origins_only(api: Api) -> None:
-    from tests.api.harness import running_api
-
-    settings = api.resources.settings.model_copy(
-        update={"cors_origins": ("https://app.example",), "data_dir": api.resources.settings.data_dir}
-    )
-    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-Api-Token"}
-    async with running_api(settings.model_copy(update={"key_prefix": "cors"})) as other:
-        async with other.calls() as calls:
-            allowed = await calls.options(SEARCH, headers=preflight | {"Origin": "https://app.example"})
-            assert allowed.status_code == 200
-            assert allowed.headers["access-control-allow-origin"] == "https://app.example"
-            assert "access-control-allow-credentials" not in allowed.headers
-            for origin in ("https://evil.example", "null", "https://app.example.evil", "https://sub.app.example"):
-                refused = await calls.options(SEARCH, headers=preflight | {"Origin": origin})
-                assert "access-control-allow-origin" not in refused.headers, origin
-        async with other.calls(other.client) as calls:
-            answer = await calls.post(SEARCH, headers={"Origin": "https://app.example"})
-            assert answer.headers["access-control-allow-origin"] == "https://app.example"
-            assert "X-Run-Id" in answer.headers["access-control-expose-headers"]
-            assert "Origin" in answer.headers["vary"]
+async def test_preflights_pass_without_a_key_for_the_named_origins_only(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    mine = "https://app.example"
+    settings = make_settings(tmp_path, redis_server.url, cors_origins=(mine,))
+    preflight = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "X-Api-Token",
+    }
+    strange = ("https://evil.example", "null", f"{mine}.evil", "https://sub.app.example")
+    async with running_api(settings) as api, api.calls() as calls:
+        allowed = await calls.options(SEARCH, headers=preflight | {"Origin": mine})
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == mine
+        assert "access-control-allow-credentials" not in allowed.headers
+        for origin in strange:
+            refused = await calls.options(SEARCH, headers=preflight | {"Origin": origin})
+            assert "access-control-allow-origin" not in refused.headers, origin
+        answer = await calls.post(SEARCH, headers={"Origin": mine, "X-Api-Token": api.client})
+        assert answer.headers["access-control-allow-origin"] == mine
+        assert "X-Run-Id" in answer.headers["access-control-expose-headers"]
+        assert "Origin" in answer.headers["vary"]
+        unknown = await calls.post(SEARCH, headers={"Origin": mine})
+        assert unknown.status_code == 401
+        assert unknown.headers["access-control-allow-origin"] == mine, "a browser may read it"
 
 
 async def test_without_the_setting_no_origin_is_allowed(api: Api) -> None:

@@ -50,7 +50,9 @@ async def test_the_stream_is_sse_when_the_client_accepts_it(
             "/agent/stream/hello", json=HELLO, headers={"Accept": "text/event-stream"}
         )
     assert answer.headers["content-type"].startswith("text/event-stream")
-    assert "charset" not in answer.headers["content-type"] or "utf-8" in answer.headers["content-type"]
+    assert (
+        "charset" not in answer.headers["content-type"] or "utf-8" in answer.headers["content-type"]
+    )
     first = answer.text.split("\n\n")[0].split("\n")
     assert first[:2] == ["id: 1-1", "event: start"]
     assert json.loads(first[2].removeprefix("data: "))["type"] == "start"
@@ -188,9 +190,7 @@ async def test_requests_at_once_with_one_key_make_one_run(
     assert {answer.content for answer in answers} == {answers[0].content}
 
 
-async def test_an_unusable_idempotency_key_is_refused(
-    api: Api, client: httpx.AsyncClient
-) -> None:
+async def test_an_unusable_idempotency_key_is_refused(api: Api, client: httpx.AsyncClient) -> None:
     for key in (b"", b"x" * 256, b"tab\there", "caf\u00e9".encode("latin-1")):
         answer = await client.post(
             "/agent/stream/hello", json=HELLO, headers=[(b"Idempotency-Key", key)]

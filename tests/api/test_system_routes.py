@@ -37,9 +37,7 @@ async def test_streaming_health_has_exactly_the_guides_keys_in_its_order(
     )
 
 
-async def test_streaming_health_shows_what_is_going_on(
-    api: Api, nobody: httpx.AsyncClient
-) -> None:
+async def test_streaming_health_shows_what_is_going_on(api: Api, nobody: httpx.AsyncClient) -> None:
     permit = await api.admission.gate.acquire()
     breaker = api.admission.breaker
     breaker.failure(breaker.admit())

@@ -3,12 +3,15 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
+from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from machina.cli.listening import open_listener
 from machina.cli.server import SAME_PRESS_SECONDS, Server
+from machina.errors import StoreDown
 
 
 class Resources:
@@ -141,3 +144,23 @@ async def test_the_signal_handlers_come_back_and_no_signal_is_raised_again(
     running.signal()
     await running.task
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(StoreDown("no store"), StoreDown), (OSError("a defect"), SystemExit)]
+)
+async def test_an_application_that_refuses_to_open_is_heard_and_a_defect_is_logged(
+    error: Exception, raised: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        if app is not None:
+            raise error
+        yield
+
+    server = Server(
+        Starlette(lifespan=lifespan), drain_seconds=0, on_listening=lambda: pytest.fail("listens")
+    )
+    with open_listener("127.0.0.1", 0) as listener, pytest.raises(raised):
+        await server.serve([listener])
+    assert ("Traceback" in caplog.text) == (raised is SystemExit)

@@ -221,6 +221,15 @@ async def test_a_writer_gets_lost_when_the_whole_server_was_emptied(
     assert await entries(server) == ["3-1"]
 
 
+async def test_a_writer_gets_gap_when_only_its_fence_is_gone(
+    server: Redis, script: AppendScript
+) -> None:
+    await script.commit([batch(1, 2)])
+    await server.delete(KEYS.fence(RUN))
+    assert await answer(script, batch(3)) == Verdict(Answer.GAP, 3)
+    assert await entries(server) == ["1-1", "1-2"]
+
+
 async def test_a_newer_attempt_must_begin_with_its_first_entry(
     server: Redis, script: AppendScript
 ) -> None:

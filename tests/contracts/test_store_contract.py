@@ -103,6 +103,8 @@ async def test_a_list_in_an_indexed_field_is_refused(documents: Collection) -> N
     await documents.insert({"_id": "x", "name": "a"})
     with pytest.raises(Invalid, match="'name'"):
         await documents.find_and_update({"_id": "x"}, {"$push": {"names": 1}, "$set": {"name": {}}})
+    with pytest.raises(Invalid, match="64 bits"):
+        await documents.insert({"_id": "y", "name": 2**63})
     assert await documents.find({}) == [{"_id": "x", "name": "a"}]
 
 
@@ -429,7 +431,9 @@ from machina.store import open_backend
 
 async def main():
     async with open_backend(load_settings()) as backend:
-        for _ in range(100):
+        print("ready", flush=True)
+        input()
+        for _ in range(200):
             await backend.collection("documents").find_and_update({"_id": "x"}, {"$inc": {"n": 1}})
 
 asyncio.run(main())
@@ -442,22 +446,29 @@ async def test_increments_are_never_lost_between_processes(
     await documents.insert({"_id": "x", "n": 0})
     children = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", INCREMENT, env={**CHILD_ENVIRONMENT, **place.environment}
+            sys.executable, "-c", INCREMENT, env={**CHILD_ENVIRONMENT, **place.environment},
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )
         for _ in range(2)
-    ]
-    assert [await child.wait() for child in children] == [0, 0]
+    ]  # fmt: skip
+    for child in children:
+        assert child.stdout is not None
+        assert await child.stdout.readline() == b"ready\n"
+    await asyncio.gather(*(child.communicate(b"\n") for child in children))
+    assert [child.returncode for child in children] == [0, 0]
     found = await documents.get("x")
     assert found is not None
-    assert found["n"] == 200
+    assert found["n"] == 400
 
 
 async def test_two_loops_in_two_threads_share_a_store(place: Place, documents: Collection) -> None:
     await documents.insert({"_id": "x", "n": 0})
+    both = threading.Barrier(2, timeout=5)
 
     async def increment() -> None:
         async with open_place(place) as backend:
-            for _ in range(50):
+            await asyncio.to_thread(both.wait)
+            for _ in range(100):
                 await backend.collection("documents").find_and_update(
                     {"_id": "x"}, {"$inc": {"n": 1}}
                 )
@@ -468,7 +479,7 @@ async def test_two_loops_in_two_threads_share_a_store(place: Place, documents: C
     await asyncio.to_thread(thread.join)
     found = await documents.get("x")
     assert found is not None
-    assert found["n"] == 100
+    assert found["n"] == 200
 
 
 # Life ------------------------------------------------------------------------------------------

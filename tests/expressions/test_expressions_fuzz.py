@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, assume, given, settings
@@ -26,12 +26,21 @@ STATE: dict[str, Any] = {
     "mixed": [1, "a", None, 2.5, [1], {"k": 1}],
     "docs": [{"id": 1, "name": "x", "tags": ["p", "q"]}, {"id": 2, "name": None, "tags": []}],
     "doc": {"id": 7, "value": {"title": "T", "parts": [1, 2]}},
-    "when": datetime(2024, 5, 6, 7, 8, 9),
+    "when": datetime.fromisoformat("2024-05-06T07:08:09"),
     "span": timedelta(days=1, hours=2),
 }
 NAMES = st.sampled_from([*STATE, "missing"])
 NAMES_IN_SCOPE = ("x", "y", "k")
-EXAMPLES = int(os.environ.get("MACHINA_FUZZ_EXAMPLES", "400"))
+SMALL = Limits(steps=200_000, size=2**20)
+EXAMPLES = int(os.environ.get("MACHINA_FUZZ_EXAMPLES", "250"))
+
+
+fuzzed = settings(
+    max_examples=EXAMPLES,
+    derandomize="MACHINA_FUZZ_EXAMPLES" not in os.environ,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 
 
 class PythonSubject:
@@ -132,7 +141,42 @@ def compounds(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )  # fmt: skip
 
 
+def lazy_compounds(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Expressions whose values, or parts of them, are iterators, views or functions."""
+    names = one_of_texts("len", "str", "zip", "datetime", "json", "json.loads", "lambda: 0", "bs4")
+    return st.one_of(
+        compounds(inner),
+        st.tuples(LAZY, inner).map(lambda pair: f"{pair[0]}({pair[1]})"),
+        st.tuples(names, inner).map(lambda pair: f"map({pair[0]}, {pair[1]})"),
+        st.tuples(inner, inner).map(lambda pair: f"({pair[0]} for x in {pair[1]})"),
+        st.tuples(inner, names).map(lambda pair: f"[{pair[0]}, {pair[1]}]"),
+        st.tuples(inner, names).map(lambda pair: f"({pair[0]} or {pair[1]})"),
+        st.tuples(inner, names).map(lambda pair: f"next({pair[0]}, {pair[1]})"),
+        st.tuples(inner, names).map(lambda pair: f"max({pair[0]}, key={pair[1]})"),
+        st.tuples(inner, names).map(lambda pair: f"max({pair[0]}, {pair[0]}, key={pair[1]})"),
+        inner.map(lambda text: f"({text}).items()"),
+        inner.map(lambda text: f"{{'k': ({text}).values()}}"),
+        st.just("bs4('<p>x')"),
+    )
+
+
 expressions = st.recursive(st.one_of(literals, lookups, variables), compounds, max_leaves=12)
+
+
+lazy_expressions = st.recursive(
+    st.one_of(literals, lookups, variables), lazy_compounds, max_leaves=8
+)
+fragments = st.lists(
+    st.sampled_from(
+        [
+            *"$.()[]{}'\"\\fr:,=!#%*+-<>@^|~ \n0aé\u200b",
+            *("$.get('who')", "$.(who)", "$.('n')", "f'", "'''", "{{", "}}", "\\N{", "lambda x:"),
+            *(" for x in ", " if ", " else ", " is not ", "!==", "===", "context", "__class__"),
+            *("len(", "[1]", "{'a': 1}", "$A_CONTEXT_VARIABLE_B", "_subject", ":=", "await "),
+        ]
+    ),
+    max_size=25,
+).map("".join)
 
 
 def bind_variables(source: str) -> str:
@@ -167,26 +211,68 @@ def in_python(source: str) -> str:
 
 def in_machina(source: str) -> str:
     try:
-        limits = Limits(steps=2_000_000)
-        value = compile_expression(source).evaluate(Scope(STATE, STATE), limits=limits)
-    except BudgetExceeded:
-        assume(False)
-        raise
+        return repr(compile_expression(source).evaluate(Scope(STATE, STATE)))
     except ExpressionFailed as error:
-        assume("used before it has a value" not in error.message)  # Python finds out later
-        assert error.__cause__ is not None, error.message
-        return type(error.__cause__).__name__
-    return repr(value)
+        failure = error
+    assume(not isinstance(failure, BudgetExceeded))
+    assume("used before it has a value" not in failure.message)  # Python finds out later
+    return type(failure.__cause__).__name__
 
 
-@settings(
-    max_examples=EXAMPLES,
-    derandomize="MACHINA_FUZZ_EXAMPLES" not in os.environ,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+@fuzzed
 @given(expressions.map(bind_variables))
 def test_value_or_error_is_the_same_as_in_python(source: str) -> None:
     expected = in_python(source)
     assume(expected != "SyntaxError" and " object at 0x" not in expected)
     assert in_machina(source) == expected
+
+
+@fuzzed
+@given(lazy_expressions.map(bind_variables))
+def test_result_is_plain_data_or_an_error(source: str) -> None:
+    try:
+        value = compile_expression(source).evaluate(Scope(STATE, STATE), limits=SMALL)
+    except ExpressionFailed:
+        return
+    assert is_plain(value), value
+
+
+@fuzzed
+@given(fragments)
+def test_any_text_gives_plain_data_or_an_error(text: str) -> None:
+    expression = compile_expression(text)
+    try:
+        value = expression.evaluate(Scope(STATE, STATE), limits=SMALL)
+    except ExpressionFailed:
+        return
+    assert is_plain(value), value
+    if expression.is_literal and "$.(" not in text:
+        assert value == text
+
+
+@fuzzed
+@given(st.text(max_size=40), st.sampled_from(["{}", "[{}][0]", "f{}", "({})", "{} or $"]))
+def test_text_in_quotes_is_that_text(text: str, form: str) -> None:
+    literal = repr(text)
+    if form == "f{}":
+        assume("\\" not in literal)
+        literal = literal.replace("{", "{{").replace("}", "}}")
+    assume("$.(" not in text and (text or form != "{} or $"))
+    value = compile_expression(form.format(literal)).evaluate(Scope(STATE, STATE))
+    assert value == text
+
+
+@fuzzed
+@given(st.text(max_size=60))
+def test_data_comes_out_as_it_went_in(text: str) -> None:
+    scope = Scope({"text": text}, {"text": text})
+    for source in ("$.get('text')", "$.(text)", "f\"{$.get('text')}\"", "'$.(text)'"):
+        assert compile_expression(source).evaluate(scope) == text
+
+
+def is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple | set):
+        return all(is_plain(part) for part in value)
+    if isinstance(value, dict):
+        return all(is_plain(part) for pair in value.items() for part in pair)
+    return value is None or type(value) in (str, int, float, bool, datetime, date, timedelta)

@@ -123,6 +123,7 @@ def test_secrets_are_masked(environment: str) -> None:
     log.info("a.b", url="redis://user:hunter2@host:6379/0", nested={"password": "hunter2"})
     log.info("a.b", header="Bearer hunter2", key=SecretStr("hunter2"), many=["Bearer hunter2"])
     log.info("a.b", text="key sk-hunter2hunter2hunter2 refused")
+    log.info("a.b", path="/x?api_key=hunter2&y=1", ours="mk_0123abcd_hunter2hunter2hunter2")
     logging.getLogger("redis").error("Error connecting to redis://:hunter2@host")
     try:
         raise ValueError("mongodb://root:hunter2@db/machina does not answer")
@@ -131,6 +132,8 @@ def test_secrets_are_masked(environment: str) -> None:
     written = stream.getvalue()
     assert "hunter2" not in written
     assert "user:***@host" in written
+    assert "mk_0123abcd_***" in written
+    assert "/x?api_key=***&y=1" in written
 
 
 def test_names_that_only_look_like_secrets_stay_readable() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
+unhurried = settings(deadline=None)
+"""A shared machine is no clock."""
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 dates = st.integers(0, 3).map(lambda days: _START + timedelta(days=days, milliseconds=days))
 numbers = st.one_of(

@@ -11,7 +11,7 @@ from hypothesis import given
 from machina.store.base import CHANGE_OPERATORS, QueryRefused
 from machina.store.changes import compile_change, start_record
 from machina.store.paths import project
-from tests.store.strategies import records, values
+from tests.store.strategies import records, unhurried, values
 
 
 def changed(record: dict[str, Any], change: Any, *, inserting: bool = False) -> dict[str, Any]:
@@ -120,6 +120,7 @@ def test_an_upsert_starts_from_the_equalities_of_its_query() -> None:
         start_record({"a": 1, "$and": [{"a": 2}]})
 
 
+@unhurried
 @given(records, values)
 def test_what_is_set_is_there_and_what_is_unset_is_gone(record: dict[str, Any], value: Any) -> None:
     after = changed(record, {"$set": {"a": value}})

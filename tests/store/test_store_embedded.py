@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ async def test_many_can_open_a_new_file_at_the_same_time(tmp_path: Path) -> None
     await asyncio.gather(*(use(number) for number in range(6)))
     async with open_embedded(tmp_path) as backend:
         assert await backend.collection("documents").count({}) == 6
+
+
+async def test_opening_waits_for_another_process_that_sets_the_file_up(tmp_path: Path) -> None:
+    other = connect(tmp_path)
+    for lock in ("EXCLUSIVE", "IMMEDIATE"):
+        other.execute(f"BEGIN {lock}")
+        with pytest.raises(StoreDown, match="locked"):
+            async with open_embedded(tmp_path, busy_seconds=0.05):
+                pass
+        other.execute("ROLLBACK")
+    other.execute("BEGIN IMMEDIATE")
+    asyncio.get_running_loop().call_later(0.05, other.close)
+    async with open_embedded(tmp_path) as backend:
+        assert await backend.collection("documents").count({}) == 0
 
 
 async def test_a_file_that_stays_locked_is_reported_with_a_remedy(tmp_path: Path) -> None:
@@ -205,15 +220,31 @@ async def test_changes_that_wait_together_are_committed_together(tmp_path: Path)
     started = threading.Event()
     first = asyncio.create_task(lane.run(lambda _: started.wait(5)))
     await asyncio.sleep(0)
-    others = [
-        asyncio.create_task(lane.run(lambda c, n=n: c.execute("INSERT INTO t VALUES (?)", (n,))))
-        for n in range(8)
-    ]
+    others = [asyncio.create_task(lane.run(partial(_insert_number, n))) for n in range(8)]
     await asyncio.sleep(0)
     started.set()
     await asyncio.gather(first, *others)
     await lane.close()
     assert len(commits) == 2
+
+
+def _insert_number(number: int, connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO t VALUES (?)", (number,))
+
+
+async def test_closing_finishes_what_waits() -> None:
+    connect = partial(sqlite3.connect, ":memory:", isolation_level=None)
+    lane = Lane("test", connect, write_jobs, threads=1, batch=8)
+    go_on = threading.Event()
+    waiting = [asyncio.create_task(lane.run(lambda _: go_on.wait(5))) for _ in range(3)]
+    await asyncio.sleep(0)
+    closing = [asyncio.create_task(lane.close()) for _ in range(2)]
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await asyncio.gather(*waiting) == [True, True, True]
+    await asyncio.gather(*closing)
+    with pytest.raises(StoreDown):
+        await lane.run(lambda _: None)
 
 
 async def test_a_defect_reaches_the_caller_and_is_logged_when_nobody_waits() -> None:
@@ -229,8 +260,7 @@ async def test_a_defect_reaches_the_caller_and_is_logged_when_nobody_waits() -> 
 
     with capture_logs() as logs:
         task = asyncio.create_task(lane.run(fail))
-        while not running.is_set():
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(running.wait, 5)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         go_on.set()
@@ -305,9 +335,8 @@ def test_no_store_at_all_is_refused_with_a_remedy(no_environment: None) -> None:
 
 async def test_the_facade_bundles_the_repositories(settings: Settings) -> None:
     async with open_store(settings) as store:
-        assert await store.now() == store_now(await store.backend.now())
-        assert await store.keys.list("default") == []
-
-
-def store_now(moment: datetime) -> datetime:
-    return moment
+        assert await store.definitions.search("p", "agent", {}) == ([], 0)
+        assert await store.documents.search("p", {}) == ([], 0)
+        assert await store.keys.list("p") == []
+        assert await store.leases.workers() == []
+        assert await store.now() <= await store.backend.now()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from machina.store.base import QUERY_OPERATORS, QueryRefused
 from machina.store.matching import MAX_CLAUSES, compile_query
-from tests.store.strategies import conditions, fields, records, values
+from tests.store.strategies import conditions, fields, records, unhurried, values
 
 NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
 
@@ -62,6 +62,8 @@ def test_equality(query: Any, record: dict[str, Any], expected: bool) -> None:
         ({"a.1.b": 2}, {"a": [{"b": 1}, {"b": 2}]}, True),
         ({"a.0.b": 2}, {"a": [{"b": 1}, {"b": 2}]}, False),
         ({"a.00": 1}, {"a": [1]}, False),
+        ({"a.5": 1}, {"a": [1]}, False),
+        ({"a.0.b": 1}, {"a": [1]}, False),
         ({"a.0": 1}, {"a": {"0": 1}}, True),
         ({"a.b": None}, {"a": 5}, True),
         ({"a.b": None}, {"a": [{"b": 1}, {"c": 2}]}, True),
@@ -274,17 +276,20 @@ def test_every_operator_of_the_port_is_known() -> None:
     compile_query({"a": {"$regex": "x", "$options": "i"}})
 
 
+@unhurried
 @given(fields, conditions, conditions, records)
 def test_nor_is_the_opposite_of_or(name: str, one: Any, other: Any, record: dict[str, Any]) -> None:
     parts = [{name: one}, {name: other}]
     assert matches({"$nor": parts}, record) is not matches({"$or": parts}, record)
 
 
+@unhurried
 @given(fields, st.lists(values, max_size=4), records)
 def test_nin_is_the_opposite_of_in(name: str, items: list[Any], record: dict[str, Any]) -> None:
     assert matches({name: {"$nin": items}}, record) is not matches({name: {"$in": items}}, record)
 
 
+@unhurried
 @given(fields, values, records)
 def test_in_of_one_is_equality_and_ne_its_opposite(
     name: str, value: Any, record: dict[str, Any]
@@ -294,6 +299,7 @@ def test_in_of_one_is_equality_and_ne_its_opposite(
     assert matches({name: {"$ne": value}}, record) is not equal
 
 
+@unhurried
 @given(fields, conditions, records)
 def test_a_double_negation_changes_nothing(
     name: str, condition: Any, record: dict[str, Any]
@@ -302,6 +308,7 @@ def test_a_double_negation_changes_nothing(
     assert matches(twice, record) is matches({name: condition}, record)
 
 
+@unhurried
 @given(fields, st.lists(conditions, min_size=1, max_size=3), records)
 def test_and_is_every_part_and_or_is_any(
     name: str, parts: list[Any], record: dict[str, Any]
@@ -312,6 +319,7 @@ def test_and_is_every_part_and_or_is_any(
     assert matches({"$or": queries}, record) is any(each)
 
 
+@unhurried
 @given(fields, values, records)
 def test_gte_is_gt_or_equality(name: str, value: Any, record: dict[str, Any]) -> None:
     if isinstance(value, list | dict) or value is None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from machina.store.base import QueryRefused
 from machina.store.ordering import RecordOrder, value_key
-from tests.store.strategies import records, values
+from tests.store.strategies import records, unhurried, values
 
 ASCENDING: list[Any] = [
     None, -1.5, 0, 2, 2**53, "", "B", "a", "é", "\U0001f600", {}, {"a": 1}, {"b": 0}, {"a": "x"},
@@ -27,12 +27,14 @@ def test_types_come_in_the_documented_order() -> None:
     assert sorted(shuffled, key=value_key) == ASCENDING
 
 
+@unhurried
 @given(values, values)
 def test_keys_are_comparable_and_equal_only_for_equal_values(one: Any, other: Any) -> None:
     first, second = value_key(one), value_key(other)
     assert (first < second) + (second < first) + (first == second) == 1
 
 
+@unhurried
 @given(st.lists(records, max_size=6), st.sampled_from((1, -1)), st.integers(0, 7))
 def test_the_first_few_are_the_head_of_the_whole_order(
     found: list[dict[str, Any]], direction: Any, count: int
@@ -74,6 +76,7 @@ def test_paths_sort_through_objects() -> None:
         {"_id": "3", "v": [{"d": 0}]},
     ]
     assert ids([("v.d", 1)], *rows) == ["3", "2", "1"]
+    assert ids([("v.d", 1)], *rows, {"_id": "4", "v": [1]}) == ["4", "3", "2", "1"]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machina.store import scans
@@ -59,7 +60,7 @@ def fill(connection: sqlite3.Connection, records: list[dict[str, Any]]) -> list[
     return found
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(stored, queries, sorts, st.integers(0, 2), st.one_of(st.none(), st.integers(0, 4)))
 def test_a_scan_finds_and_counts_what_the_query_means(
     connection: sqlite3.Connection,
@@ -76,7 +77,7 @@ def test_a_scan_finds_and_counts_what_the_query_means(
     assert scan.count(connection) == len(matching)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None)
 @given(stored, queries)
 def test_each_visits_every_match_once(
     connection: sqlite3.Connection, records: list[dict[str, Any]], query: dict[str, Any]
@@ -85,6 +86,27 @@ def test_each_visits_every_match_once(
     visited: list[dict[str, Any]] = []
     assert Scan(Table("documents"), query).each(connection, visited.append) == len(matching)
     assert visited == matching
+
+
+SAMPLES: list[Any] = [
+    None, False, True, -1.5, -1, 0, 0.5, 1, 2**53, 2**53 + 1, 2.0**53, 1e300, 2**63 - 1, "", "\0",
+    "a", "ab", "s", "t", "t0", "u", "u2026", "z", "z\U0001f600", "é", "\uffff",
+    datetime(1, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC),
+    datetime(2026, 1, 1, microsecond=1000, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"])
+def test_every_pair_of_values_compares_alike(connection: sqlite3.Connection, name: str) -> None:
+    found = fill(connection, [{"name": value} for value in SAMPLES])
+    for operand in (*SAMPLES, [], {}, b"x", float("inf"), float("nan"), -(2**80)):
+        if isinstance(operand, list | dict) and name not in ("$eq", "$ne"):
+            continue
+        query = {"name": {name: operand}}
+        expected = [record["_id"] for record in found if compile_query(query)(record)]
+        scan = Scan(Table("documents"), query)
+        assert sorted(r["_id"] for r in scan.find(connection, 0, None)) == sorted(expected), query
+        assert scan.count(connection) == len(expected), query
 
 
 @pytest.mark.parametrize(
@@ -99,9 +121,13 @@ def test_each_visits_every_match_once(
         ({"name": {"$exists": True}}, False),
         ({"name.first": "a"}, False),
         ({"name": "a", "value": 1}, False),
-        ({"$or": [{"name": "a"}]}, False),
+        ({"$or": [{"name": "a"}, {"project": "p", "_id": {"$gt": "x"}}]}, True),
+        ({"$or": [{"name": "a"}, {"project": "p", "value": 1}]}, False),
+        ({"$or": [{"name": "a"}, {}]}, False),
+        ({"$nor": [{"name": "a"}]}, False),
         ({"name": 2**70}, False),
         ({"name": "\ud800"}, False),
+        ({"name": {"$gt": float("nan"), "$nin": [{"a": 1}]}}, True),
     ],
 )
 def test_a_plan_knows_whether_it_is_exact(query: dict[str, Any], exact: bool) -> None:

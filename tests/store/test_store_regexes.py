@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from machina.store import regexes
 from machina.store.base import QueryRefused
 from machina.store.regexes import compile_search
+from tests.store.strategies import unhurried
 
 ATOMS = (
     "a", "b", "c", "A", ".", r"\n", "[ab]", "[^a]", r"\w", r"\W", r"\s", r"\d", "é",
@@ -33,6 +34,7 @@ patterns = st.recursive(
 subjects = st.text(alphabet="abcAé\n _1", max_size=8)
 
 
+@unhurried
 @given(patterns, st.sampled_from(("", "i", "m", "s", "im", "ims")), subjects)
 def test_the_automaton_agrees_with_re(pattern: str, options: str, subject: str) -> None:
     flags = sum({"i": re.I, "m": re.M, "s": re.S}[option] for option in options)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from machina.errors import Invalid
 from machina.store.base import Record
 from machina.store.values import decode, encode
+from tests.store.strategies import unhurried
 
 keys = st.one_of(
     st.text(max_size=4).filter(lambda key: "\0" not in key),
@@ -39,6 +40,7 @@ def stored(record: Record) -> Record:
     return decode(encode(record).encode())
 
 
+@unhurried
 @given(st.dictionaries(keys, anything, max_size=4))
 def test_every_record_comes_back_as_it_was(record: Record) -> None:
     assert stored(record) == record

@@ -28,6 +28,7 @@ Target = Annotated[str, Path(description="Id or name of the agent.", examples=["
 @router.post(
     "/stream/{agent}",
     summary="Start an agent and stream what it does",
+    response_class=Response,
     responses=examples.STREAM_ANSWERS,
     openapi_extra=examples.body(examples.AGENT_STREAM_BODY),
 )

@@ -72,6 +72,7 @@ async def workflow_run(
 @router.get(
     "/agent-run/{run_id}/stream",
     summary="Come back to the stream of a run",
+    response_class=Response,
     responses=examples.RESUME_ANSWERS,
     dependencies=[Depends(not_draining)],
 )
@@ -91,6 +92,7 @@ async def stream_agent_run(
 @router.get(
     "/workflow-run/{run_id}/stream",
     summary="Come back to the stream of a workflow's run",
+    response_class=Response,
     responses=examples.RESUME_ANSWERS,
     dependencies=[Depends(not_draining)],
 )

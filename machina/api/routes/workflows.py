@@ -32,6 +32,7 @@ RunIdPath = Annotated[
 @router.post(
     "/stream/{workflow}",
     summary="Start a workflow and stream what it does",
+    response_class=Response,
     responses=examples.STREAM_ANSWERS,
     openapi_extra=examples.body(examples.WORKFLOW_BODY),
 )

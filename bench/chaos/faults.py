@@ -1,0 +1,107 @@
+"""Fires the planned faults by signal and notes what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from bench.chaos.client import Place
+from bench.chaos.fleet import Fleet, Slot, age_seconds, is_gone
+from bench.chaos.plan import FaultPlan, Kind
+from bench.chaos.seen import Fault
+
+YOUNGEST_SECONDS: Final = 3.0
+"""`dev` takes a child that ends twice within two seconds for one that cannot start, and stops."""
+PATIENCE_SECONDS: Final = 15.0
+EXIT_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.02
+SIGNALS: Final = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
+
+
+class Injector:
+    """Hurts one fleet. What it stopped goes on again, whatever happens."""
+
+    def __init__(self, fleet: Fleet, place: Place, plans: Sequence[FaultPlan]) -> None:
+        self.faults = [Fault(plan) for plan in plans]
+        self._fleet = fleet
+        self._place = place
+        self._stopped: set[int] = set()
+
+    async def run(self) -> None:
+        """Fires every fault at its time; returns when all are over."""
+        start = time.monotonic()
+        try:
+            async with asyncio.TaskGroup() as after_effects:
+                for fault in self.faults:
+                    await asyncio.sleep(max(0.0, start + fault.plan.due - time.monotonic()))
+                    slot, pid = await self._choose(fault)
+                    if pid is not None:
+                        self._fire(fault, slot, pid)
+                        after_effects.create_task(self._follow(fault, slot, pid))
+        finally:
+            for pid in list(self._stopped):
+                self._wake(pid)
+
+    async def _choose(self, fault: Fault) -> tuple[Slot, int | None]:
+        """The process to hit: up for a while, not standing still, and an API with viewers."""
+        slots = self._fleet.part(fault.plan.kind.part)
+        first = fault.plan.target % len(slots)
+        order = [*slots[first:], *slots[:first]]
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            for slot in order:
+                pid = await asyncio.to_thread(self._fleet.pid, slot)
+                if pid is not None and self._is_worth_it(slot, pid):
+                    return slot, pid
+            await asyncio.sleep(POLL_SECONDS)
+        fault.note = f"no {fault.plan.kind.part} to hit within {PATIENCE_SECONDS:g} s"
+        return slots[first], None
+
+    def _is_worth_it(self, slot: Slot, pid: int) -> bool:
+        if age_seconds(pid) < YOUNGEST_SECONDS or pid in self._stopped:
+            return False
+        return slot.part != "api" or self._place.open_on(slot.number) > 0
+
+    def _fire(self, fault: Fault, slot: Slot, pid: int) -> None:
+        fault.note = f"{slot.name} pid {pid}"
+        if slot.part == "api":
+            fault.instance = slot.number
+            fault.streams = self._place.open_on(slot.number)
+        manner = fault.plan.kind.partition("-")[2]
+        if manner not in SIGNALS:
+            self._stopped.add(pid)
+        fault.at = time.monotonic()
+        os.kill(pid, SIGNALS.get(manner, signal.SIGSTOP))
+
+    async def _follow(self, fault: Fault, slot: Slot, pid: int) -> None:
+        if pid in self._stopped:
+            await asyncio.sleep(fault.plan.seconds)
+            self._wake(pid)
+            fault.over = time.monotonic()
+            return
+        await self._see_it_end(fault, pid)
+        if fault.plan.kind in (Kind.API_TERM, Kind.WORKER_TERM) and slot.command:
+            while not (ends := [code for ended, _, code in slot.exits if ended == pid]):
+                await asyncio.sleep(POLL_SECONDS)
+            fault.exit_code = ends[0]
+
+    async def _see_it_end(self, fault: Fault, pid: int) -> None:
+        began = fault.at or 0.0
+        while not is_gone(pid):
+            if time.monotonic() - began > EXIT_SECONDS:
+                fault.exit_code, fault.note = -1, f"{fault.note}: still there after the signal"
+                os.kill(pid, signal.SIGKILL)
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        fault.over = time.monotonic()
+        fault.exit_seconds = round(fault.over - began, 3)
+
+    def _wake(self, pid: int) -> None:
+        self._stopped.discard(pid)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)

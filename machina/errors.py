@@ -30,6 +30,7 @@
     │   │   └── BudgetExceeded      sandbox_limit
     │   ├── ModelFailed             model_error, provider_…
     │   ├── AttemptsExhausted       attempts_exhausted
+    │   ├── StorageFull             storage_full
     │   ├── InternalError           internal_error
     │   └── DeadlineExceeded        timeout, queue_timeout; ends the run with status `timeout`
     ├── Fenced                      a writer lost its attempt: stop, touch nothing
@@ -51,6 +52,8 @@ class MachinaError(Exception):
     title: ClassVar[str] = "Internal error"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    default_retry_after: ClassVar[float | None] = None
+    """Seconds a caller should wait where nobody knows better; None: trying again is no remedy."""
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class MachinaError(Exception):
         if retryable is not None:
             self.retryable = retryable  # type: ignore[misc]  # same
         self.field = field
-        self.retry_after = retry_after
+        self.retry_after = retry_after if retry_after is not None else self.default_retry_after
         self.details = details or {}
         super().__init__(self.message)
 
@@ -148,12 +151,14 @@ class Overloaded(RequestError):
     """All permits of the gate are taken."""
 
     code, title, status, retryable = "too_many_streams", "Too many concurrent streams", 429, True
+    default_retry_after = 1.0
 
 
 class Unavailable(MachinaError):
     """Nothing is wrong with the request; try again later."""
 
     code, title, status, retryable = "unavailable", "Service temporarily unavailable", 503, True
+    default_retry_after = 2.0
 
 
 class BreakerOpen(Unavailable):
@@ -250,6 +255,12 @@ class AttemptsExhausted(RunError):
     """Every attempt of the run died or failed for reasons of the infrastructure."""
 
     code, title = "attempts_exhausted", "All attempts failed"
+
+
+class StorageFull(RunError):
+    """The Redis of the event log takes no more: what the run says cannot be kept."""
+
+    code, title, retryable = "storage_full", "Event log is full", True
 
 
 class InternalError(RunError):

@@ -1,1 +1,1 @@
-"""Breaks a real deployment on purpose, by a seed, while clients watch; then judges what they saw."""
+"""Breaks a real deployment by a seed while clients watch, then judges what they saw."""

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from bench.chaos.load import AFTER_LAST_SECONDS, FIRST_FAULT_SECONDS, Order, Shape, run_load
-from bench.chaos.plan import DECKS, Habits, Kind, read_kinds
+from bench.chaos.plan import DECKS, Habits, Kind, deck_of, read_kinds
 from bench.chaos.selftest import describe, try_oracle
 from bench.chaos.slow_readers import run_slow_readers
 from bench.chaos.stampede import run_stampede
 from bench.chaos.verdict import Verdict
 
+SHAPE: Final = Shape()
 SCENARIOS: Final = ("load", "cancel", "stampede", "slow-readers")
 STREAMS: Final = {"load": 200, "cancel": 50, "stampede": 500, "slow-readers": 100}
 
@@ -31,10 +32,12 @@ def main() -> int:
     if complaints or arguments.self_test:
         return 1 if complaints else 0
     directory = arguments.report or Path(tempfile.mkdtemp(prefix="machina-chaos-"))
-    verdict = asyncio.run(_run(arguments, directory / "fleet"))
+    home = directory.absolute() / "fleet"
+    home.mkdir(parents=True)
+    verdict = asyncio.run(_run(arguments, home))
     path = verdict.write(directory)
     if verdict.passed and not arguments.keep:
-        shutil.rmtree(directory / "fleet", ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
     for missing in verdict.missing:
         print(f"  never happened: {missing}")
     for violation in verdict.violations[:10]:
@@ -72,7 +75,7 @@ def _order(arguments: argparse.Namespace, streams: int, shape: Shape) -> Order:
     if arguments.seconds is not None and faults:
         busy = arguments.seconds - FIRST_FAULT_SECONDS - AFTER_LAST_SECONDS
         every = max(busy, 0.0) / faults
-    deck: tuple[Kind, ...] = DECKS[arguments.profile]
+    deck = deck_of(arguments.profile)
     if arguments.kinds is not None:
         deck = read_kinds(arguments.kinds.split(","))
     habits = Habits(cancel_share=1.0, drop_share=0.0) if cancels else Habits()
@@ -90,13 +93,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--streams", type=int, help="clients at once")
     add("--faults", type=int, default=20, help="how many faults are fired")
     add("--seed", type=int, default=7, help="decides every fault, run and drop")
-    add("--profile", choices=sorted(DECKS), default="mixed", help="which faults")
+    add(
+        "--profile",
+        default="mixed",
+        metavar="+".join(DECKS),
+        help="which faults; several profiles are joined by '+'",
+    )
     add("--kinds", help=f"these faults instead, with commas: {', '.join(Kind)}")
     add("--every", type=float, default=3.0, help="seconds from one fault to the next")
     add("--seconds", type=float, help="how long clients start new runs; decides --every")
-    add("--apis", type=int, default=Shape.apis)
-    add("--workers", type=int, default=Shape.workers)
-    add("--drain-seconds", type=float, default=Shape.drain_seconds, help="of every API")
+    add("--apis", type=int, default=SHAPE.apis)
+    add("--workers", type=int, default=SHAPE.workers)
+    add("--drain-seconds", type=float, default=SHAPE.drain_seconds, help="of every API")
     add("--report", type=Path, help="directory for report.json and report.md")
     add("--keep", action="store_true", help="keep data and logs of the deployment when it passed")
     add("--self-test", action="store_true", help="only test the oracle")

@@ -1,4 +1,4 @@
-"""What is asked when all is quiet again: every run once more, its record, and what is still held."""
+"""Questions when all is quiet again: every run once more, its record, what is still held."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 
@@ -82,7 +82,7 @@ class Client:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._habits.run_seconds):
                 while watch.ended is None:
-                    connection = self._new_connection(watch)
+                    connection = self.new_connection(watch)
                     async for _ in self.read(watch, connection):
                         if cancel is None and self._wants_cancel(watch):
                             cancel = asyncio.create_task(self._cancel(watch))
@@ -110,6 +110,9 @@ class Client:
                 with self._place.opened(connection.instance):
                     async for line in self._lines(watch, connection, response):
                         yield line
+        except asyncio.CancelledError:
+            connection.ending = Ending.DROPPED
+            raise
         except TimeoutError:
             connection.ending = Ending.SILENT
         except (aiohttp.ClientError, OSError):
@@ -170,7 +173,8 @@ class Client:
         headers = {"Idempotency-Key": plan.key} | _last_id(connection.after)
         return self._session.post(f"{url}/agent/stream/hello", json=plan.body, headers=headers)
 
-    def _new_connection(self, watch: Watch) -> Connection:
+    def new_connection(self, watch: Watch) -> Connection:
+        """The next request for a run's stream, noted in its watch; `read` makes it."""
         how = How.START
         if watch.run_id:
             rejoin = self._dice.random() < self._habits.rejoin_share
@@ -220,7 +224,7 @@ class Client:
             await asyncio.sleep(REFUSED_PAUSE * (1 + number % 10))
 
 
-def _last_id(after: str | None) -> Mapping[str, str]:
+def _last_id(after: str | None) -> dict[str, str]:
     return {} if after is None else {"Last-Event-ID": after}
 
 
@@ -229,4 +233,3 @@ def _seconds(retry_after: str | None, most: float) -> float:
         return min(max(float(retry_after or 1), 0.0), most)
     except ValueError:
         return most
-

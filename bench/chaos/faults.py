@@ -14,6 +14,7 @@ from bench.chaos.client import Place
 from bench.chaos.fleet import Fleet, Slot, age_seconds, is_gone
 from bench.chaos.plan import FaultPlan, Kind
 from bench.chaos.seen import Fault
+from bench.chaos.waiting import until
 
 YOUNGEST_SECONDS: Final = 3.0
 """`dev` takes a child that ends twice within two seconds for one that cannot start, and stops."""
@@ -86,9 +87,8 @@ class Injector:
             return
         await self._see_it_end(fault, pid)
         if fault.plan.kind in (Kind.API_TERM, Kind.WORKER_TERM) and slot.command:
-            while not (ends := [code for ended, _, code in slot.exits if ended == pid]):
-                await asyncio.sleep(POLL_SECONDS)
-            fault.exit_code = ends[0]
+            await until(lambda: _has_exit(slot, pid), seconds=EXIT_SECONDS)
+            fault.exit_code = slot.exits[pid]
 
     async def _see_it_end(self, fault: Fault, pid: int) -> None:
         began = fault.at or 0.0
@@ -105,3 +105,7 @@ class Injector:
         self._stopped.discard(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+async def _has_exit(slot: Slot, pid: int) -> bool:
+    return pid in slot.exits

@@ -13,6 +13,7 @@ from bench.chaos.seen import Connection, Ending, Fault, How, Id, Watch, read_eve
 
 EARLY_SECONDS: Final = 0.5
 """What a client still got of an attempt after its worker was hit."""
+AROUND_SECONDS: Final = 1.0
 LATEST_SECONDS: Final = 30.0
 
 
@@ -44,13 +45,13 @@ def gaps_by_fault(watches: Sequence[Watch], faults: Sequence[Fault]) -> dict[str
         for kind, seconds in _worker_gaps(watch, fired):
             gaps[kind].append(seconds)
         for fault in fired:
-            seconds = None
+            silence: float | None = None
             if fault.plan.kind.part == "api":
-                seconds = _api_gap(watch, fault)
+                silence = _api_gap(watch, fault)
             elif fault.plan.kind.part == "redis":
-                seconds = _silence_at(watch, fault.at or 0.0)
-            if seconds is not None:
-                gaps[fault.plan.kind].append(seconds)
+                silence = _silence_at(watch, fault.at or 0.0)
+            if silence is not None:
+                gaps[fault.plan.kind].append(silence)
     return dict(gaps)
 
 
@@ -92,9 +93,9 @@ def _api_gap(watch: Watch, fault: Fault) -> float | None:
 
 
 def _silence_at(watch: Watch, at: float) -> float | None:
-    """The longest silence among those that began at most a second after a moment, and around it."""
+    """The longest silence that began around a moment in which the run was talking."""
     times = [line.at for line in watch.lines]
-    around = [b - a for a, b in itertools.pairwise(times) if a <= at + 1.0 and b >= at]
+    around = [b - a for a, b in itertools.pairwise(times) if abs(a - at) <= AROUND_SECONDS]
     return max(around, default=None)
 
 
@@ -197,9 +198,7 @@ def _of_watch(watch: Watch) -> dict[str, int]:
         "attempt superseded": len(set(attempts)) - 1 if attempts else 0,
         "resume crossed attempts": crossed,
         "resume on another instance": moved,
-        "rejoined by key": sum(
-            c.how is How.REJOIN and c.status == 200 for c in watch.connections
-        ),
+        "rejoined by key": sum(c.how is How.REJOIN and c.status == 200 for c in watch.connections),
         "client left": endings.count(Ending.DROPPED),
         "start sent again": max(0, starts - 1),
         "stream ended before done": endings.count(Ending.CLEAN),

@@ -1,4 +1,4 @@
-"""The deployment that is broken on purpose: real processes, each of them started again when it ends.
+"""The deployment to break: real processes, each of them started again when it ends.
 
 `dev` brings Redis, an API and a worker and restarts them by itself; further APIs and workers run
 beside it on the same data, and here is who restarts those.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +19,7 @@ from typing import Final
 
 import aiohttp
 
+from bench.chaos.waiting import until
 from tests.journeys.harness import Dev, Program, free_port
 
 POLL_SECONDS: Final = 0.05
@@ -37,8 +38,8 @@ class Slot:
     command: tuple[str, ...] = ()
     """What to run; empty for what `dev` runs by itself."""
     program: Program | None = None
-    exits: list[tuple[int, float, int]] = field(default_factory=list)
-    """Of those that ended: pid, when, exit code."""
+    exits: dict[int, int] = field(default_factory=dict)
+    """Of those that ended: pid and exit code."""
 
     @property
     def name(self) -> str:
@@ -92,7 +93,7 @@ class Fleet:
                 program = slot.program
                 if program is None or program.process.poll() is None:
                     continue
-                slot.exits.append((program.pid, time.monotonic(), program.process.returncode))
+                slot.exits[program.pid] = program.process.returncode
                 slot.program = None
                 await asyncio.sleep(RESTART_SECONDS)
                 slot.program = await asyncio.to_thread(self.dev.run, *slot.command)
@@ -105,11 +106,12 @@ class Fleet:
         """
         async with asyncio.timeout(seconds), aiohttp.ClientSession() as session:
             for url in self.urls:
-                while not await _is_ready(session, url):
-                    await asyncio.sleep(POLL_SECONDS)
+                await until(functools.partial(_is_ready, session, url), seconds=seconds)
             for slot in self.part("worker"):
-                while await asyncio.to_thread(self.pid, slot) is None:
-                    await asyncio.sleep(POLL_SECONDS)
+                await until(functools.partial(self._is_up, slot), seconds=seconds)
+
+    async def _is_up(self, slot: Slot) -> bool:
+        return await asyncio.to_thread(self.pid, slot) is not None
 
     def log_counts(self) -> dict[str, int]:
         """How often each event of some importance stands in the logs of all processes."""
@@ -169,8 +171,10 @@ def age_seconds(pid: int) -> float:
 async def open_fleet(
     home: Path, *, apis: int, workers: int, environ: Mapping[str, str]
 ) -> AsyncIterator[Fleet]:
-    """A deployment that is ready; afterwards nothing of it is left running."""
-    home.mkdir(parents=True, exist_ok=True)
+    """A deployment that is ready; afterwards nothing of it is left running.
+
+    `home` exists and is where its data and output go.
+    """
     dev = await asyncio.to_thread(Dev, home, environ=environ)
     try:
         fleet = Fleet(dev, apis, workers)

@@ -21,6 +21,7 @@ FIRST_FAULT_SECONDS: Final = 3.0
 AFTER_LAST_SECONDS: Final = 4.0
 RAMP_SECONDS: Final = 2.0
 """Clients begin one after the other within this time."""
+HABITS: Final = Habits()
 ZOMBIE_SECONDS: Final = 2.0
 """How long a process that was stopped gets to do harm before the logs are read once more."""
 LOG_COUNTERS: Final = {
@@ -60,7 +61,7 @@ class Order:
     deck: Sequence[Kind]
     every: float
     shape: Shape
-    habits: Habits = Habits()
+    habits: Habits = HABITS
     shortest: float = 3.0
     longest: float = 10.0
 
@@ -87,9 +88,7 @@ async def run_load(order: Order, verdict: Verdict, home: Path) -> None:
         judge_pauses(verdict, faults)
 
 
-async def _under_load(
-    order: Order, fleet: Fleet, place: Place
-) -> tuple[list[Watch], list[Fault]]:
+async def _under_load(order: Order, fleet: Fleet, place: Place) -> tuple[list[Watch], list[Fault]]:
     plans = plan_faults(
         order.seed, order.deck, order.faults, first=FIRST_FAULT_SECONDS, every=order.every
     )

@@ -1,4 +1,4 @@
-"""Judges one watched run, and the deployment after all of them: every promise is one check.
+"""Judges one watched run: every promise is one check.
 
 The checks know nothing of how the servers work. `selftest.py` shows of each that it can fail.
 """
@@ -16,7 +16,6 @@ from bench.chaos.seen import (
     Connection,
     Ending,
     Fault,
-    How,
     Id,
     Watch,
     is_done,
@@ -166,9 +165,9 @@ def _bodies(case: _Case) -> Iterator[Violation]:
             yield case.wrong(Wrong.TORN_LINE, f"{where}: {connection.rest[:120]!r}")
         if connection.ending is Ending.CUT and not case.hit(connection, *stopped):
             yield case.wrong(Wrong.BROKEN_OFF, where)
-        if connection.done and connection.ending is Ending.SILENT:
-            if not case.hit(connection, *stopped):
-                yield case.wrong(Wrong.NOT_CLOSED, where)
+        lingers = connection.done is not None and connection.ending is Ending.SILENT
+        if lingers and not case.hit(connection, *stopped):
+            yield case.wrong(Wrong.NOT_CLOSED, where)
     if case.watch.replay_rest:
         yield case.wrong(Wrong.TORN_LINE, f"replay: {case.watch.replay_rest[:120]!r}")
 
@@ -262,39 +261,6 @@ CHECKS: Final[tuple[Callable[[_Case], Iterator[Violation]], ...]] = (
     _answers,
     _attempts,
 )
-
-
-def judge_runs(
-    watches: Sequence[Watch], rows: Sequence[dict[str, Any]] | None
-) -> Iterator[Violation]:
-    """The deployment's list of runs holds what was asked for, once, and else only refusals.
-
-    A start that is answered 503 may leave the record of the run it refused, closed as failed.
-    """
-    if rows is None:
-        return
-    wanted = {watch.run_id for watch in watches}
-    excused = sum(
-        connection.how is How.START and connection.status != 200
-        for watch in watches
-        for connection in watch.connections
-    )
-    strays = [row for row in rows if row["_id"] not in wanted]
-    for row in strays:
-        if row["status"] != "failed":
-            yield Violation(Wrong.STRAY_RUN, str(row["_id"]), f"nobody watched it: {row['status']}")
-    if len(strays) > excused:
-        yield Violation(Wrong.STRAY_RUN, "", f"{len(strays)} strays, {excused} refused starts")
-    for run_id in sorted(wanted - {row["_id"] for row in rows} - {""}):
-        yield Violation(Wrong.STRAY_RUN, run_id, "it is not in the list of runs")
-
-
-def judge_exits(faults: Sequence[Fault]) -> Iterator[Violation]:
-    """Whoever is asked to stop does so and says that it went well."""
-    for fault in faults:
-        if fault.exit_code not in (None, 0) and fault.plan.kind in (Kind.API_TERM, Kind.WORKER_TERM):
-            name = f"{fault.plan.kind} {fault.plan.number}"
-            yield Violation(Wrong.BAD_EXIT, name, f"exit code {fault.exit_code}")
 
 
 def _shorten(text: str) -> str:

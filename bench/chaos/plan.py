@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -75,17 +76,21 @@ class RunPlan:
     delay_ms: int
     cancel_after: int | None = None
     """Events seen before the cancel is sent; None for a run that may end by itself."""
+    padding: int = 0
+    """Bytes by which every token is longer than it needs to be."""
 
     @property
     def body(self) -> dict[str, object]:
         """The request that starts it."""
-        script = f"[[script: tokens={self.tokens} delay_ms={self.delay_ms}]]"
+        what = f'text="{self.text}"' if self.padding else f"tokens={self.tokens}"
+        script = f"[[script: {what} delay_ms={self.delay_ms}]]"
         return {"messages": [{"role": "user", "content": script}], "stream_workflows": False}
 
     @property
     def text(self) -> str:
         """What the model says, whole."""
-        return " ".join(f"tok-{number}" for number in range(self.tokens))
+        padding = "." * self.padding
+        return " ".join(f"tok-{number}{padding}" for number in range(self.tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,17 @@ def plan_runs(seed: int, client: int, load: Load, habits: Habits) -> Iterator[Ru
 def client_random(seed: int, client: int) -> random.Random:
     """The dice of one client while it runs."""
     return random.Random(f"{seed}:client:{client}")
+
+
+def deck_of(profile: str) -> tuple[Kind, ...]:
+    """The deck of a profile, or of several joined by `+`: one card of each in turn.
+
+    Raises:
+        KeyError: one is not known.
+    """
+    decks = [DECKS[name] for name in profile.split("+")]
+    rounds = math.lcm(*(len(deck) for deck in decks))
+    return tuple(deck[number % len(deck)] for number in range(rounds) for deck in decks)
 
 
 def read_kinds(names: Iterable[str]) -> tuple[Kind, ...]:

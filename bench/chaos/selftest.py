@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bench.chaos.aftermath import ask_again, leaks, list_runs
+from bench.chaos.books import judge_exits
 from bench.chaos.client import Client, Place
-from bench.chaos.oracle import Wrong, judge_exits
+from bench.chaos.oracle import Wrong
 from bench.chaos.plan import FaultPlan, Habits, Kind, RunPlan, client_random
 from bench.chaos.seen import Fault
 from bench.chaos.toy import open_toy
@@ -104,5 +105,3 @@ def describe(complaints: Sequence[str]) -> str:
     if complaints:
         return f"oracle FAIL {len(complaints)} complaints"
     return f"oracle PASS {len(Bug)} mistakes caught, {CLEAN_ROUNDS} clean toys left alone"
-
-

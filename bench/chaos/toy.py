@@ -75,7 +75,10 @@ class Toy:
     async def _answer(self, instance: int, request: Request, writer: Writer) -> None:
         found = _STREAM.fullmatch(request.path)
         if request.path == "/system/streaming-health":
-            figures = {"active": self._permits[instance]}, {"active_streams": self._readers[instance]}
+            figures = (
+                {"active": self._permits[instance]},
+                {"active_streams": self._readers[instance]},
+            )
             await _send_json(writer, 200, dict(zip(HEALTH, figures, strict=True)))
         elif request.path == "/execution/agent-search":
             await _send_json(writer, 200, {"data": self._rows()})
@@ -122,9 +125,7 @@ class Toy:
             self._note(Kind.WORKER_KILL)
         return run
 
-    async def _resume(
-        self, instance: int, run: ToyRun, request: Request, writer: Writer
-    ) -> None:
+    async def _resume(self, instance: int, run: ToyRun, request: Request, writer: Writer) -> None:
         after = read_id(request.after) or Id(0, 0)
         if self.bug is Bug.REFUSES_TRUE_ID and after.seq > PLACE and run.id not in self._refused:
             self._refused.add(run.id)

@@ -20,7 +20,7 @@ class Bug(StrEnum):
     ZOMBIE_WRITES = "lets an old attempt write"
     NO_RESTART = "does not say that an attempt begins"
     RESTARTS_UNASKED = "restarts without a reason"
-    WRONG_TOKEN = "says another word"
+    WRONG_WORD = "says another word"
     LOSES_A_PIECE = "leaves out a piece of text"
     NEVER_ENDS = "never ends"
     ENDS_TWICE = "ends twice"
@@ -52,7 +52,7 @@ EXPECTED: Final[dict[Bug, Wrong]] = {
     Bug.ZOMBIE_WRITES: Wrong.ORDER,
     Bug.NO_RESTART: Wrong.BAD_BEGINNING,
     Bug.RESTARTS_UNASKED: Wrong.SPURIOUS,
-    Bug.WRONG_TOKEN: Wrong.TEXT,
+    Bug.WRONG_WORD: Wrong.TEXT,
     Bug.LOSES_A_PIECE: Wrong.TEXT,
     Bug.NEVER_ENDS: Wrong.UNENDED,
     Bug.ENDS_TWICE: Wrong.EXTRA_END,
@@ -152,7 +152,7 @@ class ToyRun:
             self._append("status_update", "still here", {})
 
     def _piece(self, number: int) -> str:
-        if self._bug is Bug.WRONG_TOKEN and number == PLACE:
+        if self._bug is Bug.WRONG_WORD and number == PLACE:
             return " tok-x"
         return f" tok-{number}" if number else "tok-0"
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bench.chaos.books import judge_exits, judge_runs
 from bench.chaos.figures import api_stops, as_rows, gaps_by_fault, sometimes, spread, timings
-from bench.chaos.oracle import Violation, judge, judge_exits, judge_runs
+from bench.chaos.oracle import Violation, judge
 from bench.chaos.plan import Kind
 from bench.chaos.seen import Fault, Watch
 
@@ -129,7 +130,9 @@ def convict(
             for connection in watch.connections
         ),
     }
-    gaps = {f"{kind} to next event": spread(of) for kind, of in gaps_by_fault(watches, faults).items()}
+    gaps = {
+        f"{kind} to next event": spread(of) for kind, of in gaps_by_fault(watches, faults).items()
+    }
     verdict.figures |= as_rows(gaps | timings(watches))
     verdict.limits |= _limits(verdict.figures, faults)
     verdict.details |= {

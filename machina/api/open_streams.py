@@ -64,6 +64,8 @@ class OpenStreams:
     ) -> None:
         self.limits = limits
         self.is_draining = is_draining
+        self.drained = asyncio.Event()
+        """Set when the time that the drain leaves to open requests is over."""
         self._random = random
         self._open: set[Stream] = set()
         self._detached: set[asyncio.Task[Any]] = set()
@@ -92,6 +94,7 @@ class OpenStreams:
             if drained_at is None and self.is_draining():
                 drained_at = now + limits.drain
             if drained_at is not None and now >= drained_at:
+                self.drained.set()
                 self._end_all()
             elif now >= sweep_at:
                 sweep_at = now + pause

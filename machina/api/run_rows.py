@@ -45,7 +45,7 @@ def execution_row(run: Run, *, steps: bool, response: bool) -> dict[str, Any]:
         "thread_id": run.thread_id,
     }
     if response:
-        row["response"] = response_of(run.outcome) if run.outcome is not None else {}
+        row["response"] = response_of(run)
     if steps:
         row["workflows"] = [dict(step) for step in run.steps]
     return row | failure_of(run)
@@ -62,15 +62,22 @@ def failure_of(run: Run) -> dict[str, Any]:
     return failure
 
 
-def response_of(outcome: Outcome) -> dict[str, Any]:
-    """The result under the names of the stream's `done`, and the final state's own keys."""
-    return {
+def response_of(run: Run) -> dict[str, Any]:
+    """The result under the names of the stream's `done`, and the final state's own keys.
+
+    Empty while the run goes on. The thread is always named, as in the stream.
+    """
+    outcome = run.outcome
+    if outcome is None:
+        return {}
+    named = {
         "content": outcome.content,
         "objects": outcome.objects,
         "suggestions": outcome.suggestions,
-        "thread_id": outcome.thread_id,
         "document_id": outcome.document_id,
-    } | outcome.state
+    }
+    thread_id = outcome.state.get("thread_id") or outcome.thread_id or run.thread_id
+    return named | outcome.state | {"thread_id": thread_id}
 
 
 def execution_seconds(run: Run) -> float | None:
@@ -102,7 +109,7 @@ def agent_answer(run: Run) -> dict[str, Any]:
         raise _failure(run, run.outcome)
     return agent_head(run) | {
         "execution_time": execution_seconds(run),
-        "response": response_of(run.outcome),
+        "response": response_of(run),
     }
 
 

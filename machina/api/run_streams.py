@@ -14,7 +14,6 @@ from machina.api.deps import EncoderDep, HandleDep, ResourcesDep, StreamsDep
 from machina.api.open_streams import OpenStreams
 from machina.api.starting import Started
 from machina.api.streaming import RunStream
-from machina.errors import Unavailable
 from machina.ids import BEGINNING, EventId
 from machina.resources import Resources
 from machina.runs.run import Run
@@ -47,11 +46,7 @@ class RunStreams:
         if not started.created:
             return await self._open(run, resume)
         on_gone = partial(self._resources.runs.cancel, run) if run.cancel_on_disconnect else None
-        try:
-            return await self._open(run, BEGINNING, fresh=True, on_gone=on_gone)
-        except Unavailable:
-            self._handle.failed()
-            raise
+        return await self._open(run, BEGINNING, fresh=True, on_gone=on_gone)
 
     async def of_returning(self, run: Run, after: EventId) -> Response:
         """The stream for a client that comes back, or for another one that wants to watch.

@@ -12,7 +12,7 @@ MAX_LINE_BYTES: Final = 1_048_576
 
 
 class Answer(StrEnum):
-    """The six answers of the script, and one of the writer's own."""
+    """The six answers of the script, and two of the writer's own."""
 
     OK = "OK"
     DUP = "DUP"
@@ -27,6 +27,8 @@ class Answer(StrEnum):
     """The log began and is gone. Open a new attempt."""
     OUTBOX = "OUTBOX"
     """Redis took nothing for longer than the outbox may wait. Hand the run back."""
+    FULL = "FULL"
+    """The same, because Redis has no memory or disk left. A new attempt would fare no better."""
 
     @property
     def is_success(self) -> bool:
@@ -40,6 +42,7 @@ _MESSAGES: Final = {
     Answer.CLOSED: "The event log has ended.",
     Answer.LOST: "The event log has vanished; a new attempt must begin it again.",
     Answer.OUTBOX: "The event log took no events for too long; the run is handed back.",
+    Answer.FULL: "The event log is full and takes no more events.",
 }
 
 

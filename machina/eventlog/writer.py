@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from machina.eventlog.answers import Answer, AppendRefused
 from machina.eventlog.backoff import Backoff, make_rng
@@ -63,6 +63,7 @@ class EventLogWriter:
         self._outbox_seconds = outbox_seconds
         self._may_commit = may_commit
         self._backoff = Backoff(rng or make_rng())
+        self._is_full = False
         self._running = False
 
     async def run(self) -> None:
@@ -142,6 +143,7 @@ class EventLogWriter:
             # Ambiguous, or refused as a whole (out of memory, loading, read-only): the same ids
             # go out again. The outbox's age limit ends this.
             self._outbox.offer_again()
+            self._is_full = _has_no_room(error)
             if self._backoff.failures == 0:
                 log.warning("append.delayed", error=repr(error), runs=len(taken))
             await asyncio.sleep(self._backoff.next_pause())
@@ -162,7 +164,7 @@ class EventLogWriter:
         while True:
             await asyncio.sleep(min(1.0, self._outbox_seconds / 4))
             for attempt_log in self._outbox.overdue(time.monotonic() - self._outbox_seconds):
-                self._refuse(attempt_log, Answer.OUTBOX)
+                self._refuse(attempt_log, Answer.FULL if self._is_full else Answer.OUTBOX)
 
     def _refuse(self, attempt_log: AttemptLog, answer: Answer, **fields: int | None) -> None:
         log.warning(
@@ -173,3 +175,8 @@ class EventLogWriter:
             **fields,
         )
         attempt_log.refuse(answer)
+
+
+def _has_no_room(error: Exception) -> bool:
+    """Whether Redis refused a write for want of memory, or because it cannot write its disk."""
+    return isinstance(error, OutOfMemoryError) or str(error).startswith("MISCONF")

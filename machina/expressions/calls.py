@@ -126,13 +126,12 @@ def _dict_get(owner: Closure, arguments: list[Closure]) -> Closure:
 
     def found(frame: Frame) -> Any:
         value = owner(frame)
-        if type(value) is dict:
-            wanted = key(frame)
-            if type(wanted) is str:
-                return value.get(wanted, default(frame))
-            return method_of(value, "get")(frame[BUDGET], value, wanted, default(frame))
-        method = method_of(value, "get")
-        return method(frame[BUDGET], value, *(argument(frame) for argument in arguments))
+        if type(value) is not dict:
+            method_of(value, "get")  # raises: nothing else has a get
+        wanted = key(frame)
+        if type(wanted) is not str:
+            check_key(frame[BUDGET], wanted, len(value))
+        return value.get(wanted, default(frame))
 
     return found
 

@@ -145,9 +145,9 @@ def _is_only_function_names(tree: ast.Expression, source: Source) -> bool:
         if isinstance(node, ast.Call | ast.Lambda | ast.GeneratorExp | ast.comprehension):
             return False
         if isinstance(node, ast.Name):
-            if node.id not in FUNCTIONS:
+            if node.id not in FUNCTIONS and node.id != CONTEXT:
                 return False
-            has_function = True
+            has_function = has_function or node.id in FUNCTIONS
     return has_function
 
 

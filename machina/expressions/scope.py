@@ -92,8 +92,7 @@ def lookup(mapping: Mapping[Any, Any], key: Any, default: Any = None) -> Any:
 
 def is_subject(value: Any) -> bool:
     """Whether a value finds its own keys, without being a mapping."""
-    kind = type(value)
-    return hasattr(kind, "value") and hasattr(kind, "get")
+    return hasattr(value, "get") and hasattr(value, "value")
 
 
 def _as_dict(mapping: Mapping[str, Any]) -> dict[str, Any]:

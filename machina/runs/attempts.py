@@ -6,10 +6,12 @@ Whoever finds one half without the other repairs it.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -17,8 +19,8 @@ from machina.errors import Fenced, InternalError, QueueDown
 from machina.eventlog.answers import Answer, AppendRefused
 from machina.eventlog.reader import LogState
 from machina.eventlog.writer import AttemptLog, EventLogWriter
-from machina.events import Event
-from machina.ids import RunId
+from machina.events import Entry, Event, encode
+from machina.ids import EventId, RunId
 from machina.queue.names import Queue
 from machina.runs.closing import first_event, repair_event, terminal_events
 from machina.runs.records import RunRecords
@@ -26,6 +28,7 @@ from machina.runs.run import Outcome, Run, RunStatus
 
 log = structlog.get_logger(__name__)
 
+REPAIR_SECONDS = 5.0
 WAKE_AFTER = timedelta(seconds=5)
 """A wake-up that nobody answered within this time is sent again."""
 
@@ -40,6 +43,14 @@ class LogLifetime:
 
     live: float
     retention: float
+
+
+class Repair(NamedTuple):
+    """What became of publishing an end again."""
+
+    is_published: bool
+    entries: Sequence[Entry] = ()
+    """The end as it would stand in the log, where the log did not take it."""
 
 
 class Attempts:
@@ -81,14 +92,14 @@ class Attempts:
         return decided
 
     async def publish(self, decided: Run, attempt_log: AttemptLog) -> bool:
-        """Ends the log of a run that this attempt decided; call it once. False: taken over."""
+        """Ends the log of a run that this attempt decided; call it once. False: not now."""
         try:
             await _append_all(attempt_log, terminal_events(decided, _outcome(decided)))
         except AppendRefused as refused:
             # Only the publication is open. The log is damaged or somebody else's: a repair goes
             # by the record under a new attempt, and does nothing where the end is in the log.
             log.warning("run.end_not_published", run_id=decided.id, answer=str(refused.answer))
-            return await self.repair(decided, decided.worker or "")
+            return (await self.repair(decided, decided.worker or "")).is_published
         return True
 
     async def hand_back(self, run: Run, *, spent: bool) -> bool:
@@ -133,34 +144,36 @@ class Attempts:
         finally:
             attempt_log.close()
 
-    async def repair(self, run: Run, holder: str) -> bool:
+    async def repair(self, run: Run, holder: str) -> Repair:
         """Publishes the end of a finished run again, from its record, as a new attempt.
 
-        Does nothing but note it when the log shows the end. False when another process was faster,
-        or the log took no repair.
+        Does nothing but note it when the log shows the end. What the log does not take within five
+        seconds is returned, for a viewer that waits; the reaper tries again.
         """
         state = await self._inspect(run.id)
         if state.top is not None and state.top.is_terminal:
             await self.records.mark_published(run)
-            return True
+            return Repair(is_published=True)
         claimed = await self.records.claim_repair(run, holder)
         if claimed is None:
-            return False
+            return Repair(is_published=False)  # somebody else was faster
         outcome = _outcome(claimed)
         events = [repair_event(claimed, outcome)]
         if outcome.objects:
             events.append(Event("workflow_objects", "", {"objects": outcome.objects}))
+        events += terminal_events(claimed, outcome)
         attempt_log = self._open(claimed, repair=True)
         try:
-            await _append_all(attempt_log, events + terminal_events(claimed, outcome))
-        except AppendRefused as refused:
-            log.warning("run.repair_refused", run_id=run.id, answer=str(refused.answer))
-            return False
+            async with asyncio.timeout(REPAIR_SECONDS):
+                await _append_all(attempt_log, events)
+        except (AppendRefused, TimeoutError) as refused:
+            log.warning("run.repair_refused", run_id=run.id, error=str(refused))
+            return Repair(is_published=False, entries=_entries(claimed, events))
         finally:
             attempt_log.close()
         await self.records.mark_published(claimed)
         log.info("run.repaired", run_id=run.id, attempt=claimed.attempt)
-        return True
+        return Repair(is_published=True)
 
     def _open(
         self,
@@ -188,6 +201,11 @@ def _outcome(decided: Run) -> Outcome:
     if decided.outcome is None:
         raise InternalError(f"Run {decided.id} has ended without an outcome.")
     return decided.outcome
+
+
+def _entries(run: Run, events: Sequence[Event]) -> list[Entry]:
+    ids = (EventId(run.attempt, seq) for seq in itertools.count(1))
+    return [Entry(id, encode(id, event)) for id, event in zip(ids, events, strict=False)]
 
 
 async def _append_all(attempt_log: AttemptLog, events: Sequence[Event]) -> None:

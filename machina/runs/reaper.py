@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
-from machina.errors import AttemptsExhausted, StoreDown
+from machina.errors import AttemptsExhausted, MachinaError, StoreDown
 from machina.ids import RunId
 from machina.runs.attempts import Attempts
 from machina.runs.closing import failure
@@ -36,6 +36,8 @@ BLIND_SECONDS: Final = 2.0
 """A pause between two looks that makes earlier ones worthless: this process itself stood still."""
 BATCH: Final = 100
 UNPUBLISHED_AFTER: Final = timedelta(seconds=5)
+HOLDERS_TIME: Final = timedelta(seconds=30)
+"""How long a living holder has to publish an end before the reaper does."""
 MAX_WAKE_SECONDS: Final = 60
 
 
@@ -63,20 +65,30 @@ class Reaper:
         self._jitter = jitter
         self._beats: dict[str, tuple[int, float]] = {}
         self._orphans: dict[tuple[RunId, int], float] = {}
+        self._work: dict[RunId, asyncio.Task[None]] = {}
         self._looked_at = monotonic()
         self._ticks = 0
 
     async def run(self) -> None:
         """Ticks until cancelled."""
-        while True:
-            elected = False
-            try:
-                elected = await self.tick()
-            except StoreDown as down:
-                self._forget()
-                log.warning("reaper.store_down", error=down.message)
-            pause = TICK_SECONDS if elected else WATCH_SECONDS * (1 + self._jitter() / 2)
-            await asyncio.sleep(pause)
+        try:
+            while True:
+                elected = False
+                try:
+                    elected = await self.tick()
+                except StoreDown as down:
+                    self._forget()
+                    log.warning("reaper.store_down", error=down.message)
+                pause = TICK_SECONDS if elected else WATCH_SECONDS * (1 + self._jitter() / 2)
+                await asyncio.sleep(pause)
+        finally:
+            for task in self._work.values():
+                task.cancel()
+
+    async def settle(self) -> None:
+        """Waits for the ends that are being published."""
+        while self._work:
+            await asyncio.wait(list(self._work.values()))
 
     async def tick(self) -> bool:
         """One look at the leases; the elected process acts on what it sees. True when elected."""
@@ -150,15 +162,13 @@ class Reaper:
             return
         log.warning("attempt.reclaimed", run_id=run.id, attempt=run.attempt, spent=spent)
         if spent >= self._max_attempts:
-            await self._attempts.close(run.id, exhausted(run, spent), self._holder())
+            self._close(run, exhausted(run, spent))
 
     async def _wake_waiting(self, now: datetime) -> None:
         query = {"status": str(RunStatus.SCHEDULED), "wake_at": {"$lt": now}}
         for run in await self._records.find(query, sort=[("wake_at", 1)], limit=BATCH):
             if run.attempts_spent >= self._max_attempts:
-                await self._attempts.close(
-                    run.id, exhausted(run, run.attempts_spent), self._holder()
-                )
+                self._close(run, exhausted(run, run.attempts_spent))
                 continue
             pause = min(MAX_WAKE_SECONDS, 5 * 2 ** min(run.wakes + 1, 5))
             if await self._records.postpone_wake(run, now + timedelta(seconds=pause)):
@@ -173,18 +183,36 @@ class Reaper:
         for run in await self._records.find(query, limit=BATCH):
             outcome = overdue(run, now)
             if outcome is not None:
-                await self._attempts.close(run.id, outcome, self._holder())
+                self._close(run, outcome)
 
     async def _publish_ends(self, now: datetime, live: set[str]) -> None:
-        """Ends that were decided and never published, by a holder that is gone."""
+        """Ends that were decided and never published: the holder is gone, or had no luck."""
         query = {
             "published": False,
             "status": {"$in": [str(status) for status in FINAL]},
             "finished": {"$lt": now - UNPUBLISHED_AFTER},
         }
         for run in await self._records.find(query, limit=BATCH):
-            if run.worker not in live:
-                await self._attempts.repair(run, self._holder())
+            if run.worker not in live or (run.finished and run.finished < now - HOLDERS_TIME):
+                self._do(run.id, self._attempts.repair(run, self._holder()))
+
+    def _close(self, run: Run, outcome: Outcome) -> None:
+        self._do(run.id, self._attempts.close(run.id, outcome, self._holder()))
+
+    def _do(self, run_id: RunId, work: Coroutine[Any, Any, Any]) -> None:
+        """Publishes an end beside the ticks, because the log may take a while to accept it."""
+        if run_id in self._work or len(self._work) >= BATCH:
+            work.close()
+            return
+        task = self._work[run_id] = asyncio.create_task(_logged(run_id, work))
+        task.add_done_callback(lambda _: self._work.pop(run_id, None))
+
+
+async def _logged(run_id: RunId, work: Coroutine[Any, Any, Any]) -> None:
+    try:
+        await work
+    except MachinaError as error:  # the next sweep finds the run again
+        log.warning("reaper.end_failed", run_id=run_id, code=error.code, error=error.message)
 
 
 def exhausted(run: Run, spent: int) -> Outcome:

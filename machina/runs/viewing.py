@@ -8,7 +8,7 @@ again, so that no stream ends without a word.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
@@ -84,18 +84,22 @@ class Viewing:
         await self.publish_end(run)
         return await self.reader.inspect(run.id)
 
-    async def publish_end(self, run: Run) -> None:
-        """Waits a moment for the holder that just decided the end; then publishes in its place."""
+    async def publish_end(self, run: Run) -> Sequence[Entry]:
+        """Waits a moment for the holder that just decided the end; then publishes in its place.
+
+        Returns the end where the log does not take it: for who is connected, that must do.
+        """
         current: Run | None = run
         for _ in range(10):
             if current is None or current.published:
                 break
             await asyncio.sleep(AHEAD_WAIT_SECONDS / 10)
             if _has_end(await self.reader.inspect(run.id)):
-                return
+                return ()
             current = await self.records.get(run.id)
-        if current is not None and current.is_final:
-            await self.attempts.repair(current, self.holder())
+        if current is None or not current.is_final:
+            return ()
+        return (await self.attempts.repair(current, self.holder())).entries
 
     async def _wait_for_newer(self, run: Run, after: EventId) -> None:
         state = LogState(exists=False, top=None)
@@ -147,22 +151,23 @@ class View:
         self._silent_seconds += timeout
         if self._subscription.take_disturbed() or self._silent_seconds >= CHECK_SECONDS:
             self._silent_seconds = 0.0
-            await self._check()
+            return list(await self._check())
         return []
 
-    async def _check(self) -> None:
+    async def _check(self) -> Sequence[Entry]:
         viewing = self._viewing
         run = await viewing.records.get(self.run.id)
         if run is None:
-            return
+            return ()
         self.run = run
         if not run.is_final:
             await viewing.close_expired(run)
-            return
+            return ()
         state = await viewing.reader.inspect(run.id)
         seen_end = _has_end(state) and state.top is not None
         if not seen_end or (state.top is not None and state.top.id <= self._subscription.cursor):
-            await viewing.publish_end(run)
+            return await viewing.publish_end(run)
+        return ()
 
 
 def overdue(run: Run, now: datetime) -> Outcome | None:
@@ -170,16 +175,21 @@ def overdue(run: Run, now: datetime) -> Outcome | None:
     if run.cancel_requested:
         return cancelled()
     if run.started is None and now >= run.queue_deadline:
-        waited = (now - run.created).total_seconds()
-        return failure(
-            DeadlineExceeded(
-                f"No worker took the run within {waited:.0f} s; start workers for the queue "
-                f"'{run.queue}' or raise MACHINA_QUEUE_TIMEOUT_SECONDS.",
-                code="queue_timeout",
-                retryable=True,
-            )
-        )
+        return waited_too_long(run, now)
     return None
+
+
+def waited_too_long(run: Run, now: datetime) -> Outcome:
+    """The end of a run that no worker took in time."""
+    waited = (now - run.created).total_seconds()
+    return failure(
+        DeadlineExceeded(
+            f"No worker took the run within {waited:.0f} s; start workers for the queue "
+            f"'{run.queue}' or raise MACHINA_QUEUE_TIMEOUT_SECONDS.",
+            code="queue_timeout",
+            retryable=True,
+        )
+    )
 
 
 def _has_end(state: LogState) -> bool:

@@ -8,6 +8,7 @@ how each reason ends the attempt.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, TypeVar
@@ -22,6 +23,7 @@ from machina.errors import (
     Fenced,
     InternalError,
     RunError,
+    StorageFull,
     StoreDown,
 )
 from machina.eventlog.answers import Answer, AppendRefused
@@ -31,7 +33,7 @@ from machina.runs.attempts import Attempts, cancelled
 from machina.runs.closing import failure, first_event
 from machina.runs.reaper import exhausted
 from machina.runs.run import Outcome, Run, RunStatus
-from machina.runs.viewing import overdue
+from machina.runs.viewing import waited_too_long
 from machina.worker.interrupts import BY_ANSWER, SPENT, Interrupt
 
 log = structlog.get_logger(__name__)
@@ -103,8 +105,9 @@ class Execution:
             return exhausted(run, run.attempts_spent)
         if run.deadline is not None and now >= run.deadline:
             return timed_out(run, _standing(run))
-        first = run.attempt == 1
-        return overdue(run, now) if first and now >= run.queue_deadline else None
+        if run.attempt == 1 and now >= run.queue_deadline:
+            return waited_too_long(run, now)
+        return None
 
     async def _execute(self, run: Run, attempt_log: AttemptLog) -> Outcome | None:
         context = self._make_context(run, attempt_log)
@@ -130,13 +133,12 @@ class Execution:
         self, run: Run, context: RunContext, engine: asyncio.Task[RunResult]
     ) -> Outcome | None:
         if engine.cancelled():
-            if self._reason is Interrupt.CANCEL:
-                return cancelled(context.text)
-            return timed_out(run, context.text) if self._reason is Interrupt.TIMEOUT else None
+            return self._interrupted(run, context.text)
         error = engine.exception()
         if isinstance(error, AppendRefused):
             self._reason = BY_ANSWER[error.answer]
-        elif isinstance(error, Fenced):
+            return self._interrupted(run, context.text)
+        if isinstance(error, Fenced):
             self._reason = Interrupt.FENCED
         elif isinstance(error, StoreDown):
             self._reason = self._reason or Interrupt.STORE_LOST
@@ -145,6 +147,23 @@ class Execution:
         elif self._reason is not Interrupt.FENCED:
             return outcome_of(engine.result())
         return None
+
+    def _interrupted(self, run: Run, text: str) -> Outcome | None:
+        match self._reason:
+            case Interrupt.CANCEL:
+                return cancelled(text)
+            case Interrupt.TIMEOUT:
+                return timed_out(run, text)
+            case Interrupt.LOG_FULL:
+                return failure(
+                    StorageFull(
+                        "The Redis of the event log has no room left; give it memory or disk, and "
+                        "start the run again."
+                    ),
+                    content=text,
+                )
+            case _:
+                return None
 
     async def _run_engine(self, run: Run, context: RunContext) -> RunResult:
         try:
@@ -191,7 +210,8 @@ class Execution:
         """Ends the attempt without an outcome: back into the queue, or in silence when fenced."""
         reason = self._reason or Interrupt.DRAIN
         event = "attempt.fenced" if reason is Interrupt.FENCED else "attempt.left"
-        log.warning(event, reason=str(reason))
+        level = logging.INFO if reason is Interrupt.DRAIN else logging.WARNING
+        log.log(level, event, reason=str(reason))
         if reason is not Interrupt.FENCED:
             await self._persist(lambda: self._attempts.hand_back(run, spent=reason in SPENT))
 

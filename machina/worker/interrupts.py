@@ -19,6 +19,8 @@ class Interrupt(StrEnum):
     """This process stops: back into the queue, no attempt spent."""
     LOG_LOST = auto()
     """Redis lost what was written, or takes nothing for too long: back, no attempt spent."""
+    LOG_FULL = auto()
+    """Redis has no room for what the run says: it ends `failed`, and the record says why."""
     STORE_LOST = auto()
     """The store stayed away for longer than a task may wait: back, one attempt spent."""
     FENCED = auto()
@@ -34,5 +36,6 @@ BY_ANSWER: Final = {
     Answer.GAP: Interrupt.LOG_LOST,
     Answer.LOST: Interrupt.LOG_LOST,
     Answer.OUTBOX: Interrupt.LOG_LOST,
+    Answer.FULL: Interrupt.LOG_FULL,
 }
 """What an attempt does when the log refuses it."""

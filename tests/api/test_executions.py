@@ -141,6 +141,8 @@ async def test_searches_filter_by_name_target_id_and_date(
         ({"created": {"$gte": (now - hour).isoformat()}}, everything),
         ({"date": {"$gte": format_datetime(now + hour, usegmt=True)}}, set()),
         ({"created": {"$gte": "2020-01-01", "$lt": "2021-01-01T00:00:00"}}, set()),
+        ({"created": {"$exists": True}}, everything),
+        ({"started_time": {"$nin": ["2020-01-01", "2021-01-01"]}}, everything),
         ({}, everything),
         (None, everything),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from tests.api.harness import (
     busy_worker,
     claim,
     make_settings,
+    next_hand,
     running_api,
 )
 from tests.services import RedisServer
@@ -99,6 +101,19 @@ async def test_a_run_that_takes_longer_than_clients_wait_answers_as_queued(
         shown = await client.get(f"/execution/agent-run/{answer['data']['agent_run_id']}")
         assert shown.json()["data"]["status"] == "running"
         await hand.finish(GOOD)
+
+
+async def test_a_foreground_call_is_answered_when_the_process_drains(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    waiting = asyncio.create_task(client.post("/agent/executor/hello", json=HELLO))
+    hand = await next_hand(api.resources)
+    await hand.start()
+    api.resources.draining = True
+    answer = (await asyncio.wait_for(waiting, 2)).json()
+    assert (answer["status"], answer["data"]["status"]) == (True, "running")
+    assert answer["message"] == "agent still running"
+    assert (await hand.finish(GOOD)).status is RunStatus.EXECUTED
 
 
 @pytest.mark.parametrize(

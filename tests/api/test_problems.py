@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from machina import errors
@@ -85,6 +86,53 @@ async def test_a_defect_is_500_with_an_id_and_nothing_of_the_inside(
     (line,) = [line for line in logs if line["event"] == "request.failed"]
     assert line["error_id"] == body["error"]["error_id"]
     assert isinstance(line["exc_info"], RuntimeError)
+
+
+async def test_an_answer_that_breaks_off_is_logged_and_never_looks_complete(
+    api: Api, client: httpx.AsyncClient
+) -> None:
+    async def half(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"server", b"x")]})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise RuntimeError("the other half is missing")
+
+    api.app.mount("/half", half)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/half/x",
+        "headers": [(b"x-api-token", api.client.encode())],
+        "query_string": b"",
+    }
+    with capture_logs() as logs:
+        await api.in_process(scope, receive, send)
+    assert [message.get("more_body") for message in sent] == [None, True]
+    assert (b"server", b"x") not in sent[0]["headers"]
+    assert "request.broken_off" in [line["event"] for line in logs]
+
+
+async def test_starting_and_stopping_pass_the_whole_stack(api: Api) -> None:
+    told = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+    sent: list[str] = []
+
+    async def receive() -> Message:
+        return next(told)
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+
+    scope = {"type": "lifespan", "state": {}}
+    await api.app(scope, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert {"resources", "streams", "supervisor"} == set(scope["state"])
 
 
 async def test_an_error_that_was_foreseen_is_not_logged_as_a_defect(

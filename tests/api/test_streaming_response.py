@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from machina.api.open_streams import Ending, OpenStreams, StreamLimits
 from machina.api.streaming import MAX_WRITE, RunStream
-from machina.errors import LogDown
+from machina.errors import LogDown, TooLarge
 from machina.events import Entry, Event, EventType, encode
 from machina.ids import EventId
 from machina.wire import NDJSONEncoder, SSEEncoder
@@ -165,6 +165,19 @@ async def test_a_client_that_leaves_in_silence_is_noticed_at_once() -> None:
         await asyncio.wait_for(task, 0.5)
     assert not wire.is_complete
     assert not wire.aborted.is_set()
+
+
+async def test_a_client_that_sends_a_body_without_end_is_let_go() -> None:
+    async def receive() -> Message:
+        raise TooLarge
+
+    async with watched() as (streams, _):
+        wire = Wire()
+        wire.receive = receive  # type: ignore[method-assign]  # what the body's limit does
+        with capture_logs() as logs:
+            await wire.serve(respond(FedView(), streams))
+    assert logs[0]["event"] == "stream.refused_body"
+    assert not wire.is_complete
 
 
 async def test_the_starters_disconnect_runs_what_follows_it_to_the_end() -> None:

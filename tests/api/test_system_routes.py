@@ -131,6 +131,20 @@ async def test_without_redis_the_process_is_unready_and_opens_the_breaker(
         assert accepted.status_code == 200, "a refusal does not use the key up"
 
 
+async def test_without_the_store_the_process_is_unready_and_says_so_to_callers(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    async with running_api(make_settings(tmp_path, redis_server.url)) as api:
+        key = await api.key()
+    async with api.calls(key) as calls:  # everything behind it is closed by now
+        body = assert_problem(await calls.get("/system/readiness"), 503, "not_ready")
+        assert body["details"]["store"] is False
+        refused = await calls.post("/execution/agent-search", json={})
+        assert assert_problem(refused, 503, "store_unavailable")["error"]["retryable"] is True
+        assert (await calls.get("/system/liveness")).status_code == 200
+    await api.resources.log_client.aclose()
+
+
 async def test_a_breaker_that_does_not_exist_is_404(admin: httpx.AsyncClient) -> None:
     answer = await admin.post("/system/circuit-breaker/reset/coffee")
     assert "agent_streaming" in assert_problem(answer, 404, "not_found")["detail"]

@@ -6,10 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,64 +16,13 @@ import httpx
 import pytest
 
 from tests.fleet import assert_sound, shown_text
-from tests.journeys.harness import Dev, Event, bare_environment, read_events, replay, wait_until
+from tests.journeys.harness import Dev, bare_environment, replay, wait_until
+from tests.journeys.watcher import Watcher, ask, script
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).parents[2]
 StartDev = Callable[..., Dev]
-
-
-def ask(text: str) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": text}]}
-
-
-def script(text: str) -> dict[str, Any]:
-    return ask(f"[[script: {text}]]")
-
-
-class Watcher:
-    """Reads a stream in a thread, coming back by itself whenever it is cut before `done`."""
-
-    def __init__(self, client: httpx.Client, body: dict[str, Any]) -> None:
-        self.events: list[Event] = []
-        self.times: list[float] = []
-        self.run_id = ""
-        self.cuts = 0
-        self._client = client
-        self._body = body
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def wait_events(self, count: int, type: str = "content") -> None:
-        wait_until(
-            lambda: sum(e["type"] == type for e in list(self.events)) >= count,
-            f"{count} events of type {type}",
-            30,
-        )
-
-    def join(self, seconds: float = 60) -> list[Event]:
-        self._thread.join(seconds)
-        assert not self._thread.is_alive(), "the stream did not end"
-        return self.events
-
-    def _watch(self) -> None:
-        while not (self.events and self.events[-1]["type"] == "done"):
-            with suppress(httpx.TransportError, AssertionError), self._open() as response:
-                if response.status_code == 200:
-                    self.run_id = response.headers["x-run-id"]
-                    for event in read_events(response):
-                        self.events.append(event)
-                        self.times.append(time.monotonic())
-            self.cuts += 1
-            time.sleep(0.05)
-
-    def _open(self) -> Any:
-        if not self.run_id:
-            return self._client.stream("POST", "/agent/stream/hello", json=self._body)
-        after = {"after": self.events[-1]["id"]} if self.events else {}
-        path = f"/execution/agent-run/{self.run_id}/stream"
-        return self._client.stream("GET", path, params=after)
 
 
 def test_a_killed_worker_is_replaced_and_the_stream_goes_on(start_dev: StartDev) -> None:
@@ -185,7 +133,7 @@ def test_permits_come_back_however_a_client_leaves(start_dev: StartDev) -> None:
         health = "/system/streaming-health"
 
         def free() -> bool:
-            streams = client.get(health).json()["web_worker_streams"]
+            streams: dict[str, int] = client.get(health).json()["web_worker_streams"]
             return streams == {"active": 0, "max": 2, "available": 2}
 
         wait_until(free, "both permits are back", 5)

@@ -100,6 +100,7 @@ async def tick(reaper: Reaper, clocks: Clocks, seconds: float) -> None:
     for _ in range(int(seconds * 2)):
         clocks.pass_(0.5)
         await reaper.tick()
+        await reaper.settle()
 
 
 async def test_the_runs_of_a_dead_worker_go_back_to_the_queue_and_spend_an_attempt(

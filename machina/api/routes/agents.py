@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from machina.api import examples
 from machina.api.bodies import read_agent_body
-from machina.api.deps import BodyDep, ResourcesDep, ResumeDep
+from machina.api.deps import BodyDep, ResumeDep
 from machina.api.envelopes import Answer, one
+from machina.api.foreground import ForegroundDep
 from machina.api.run_rows import agent_answer, agent_head
 from machina.api.run_streams import RunStreamsDep
 from machina.api.starting import Operation, StarterDep
@@ -64,7 +65,7 @@ async def stream_agent(
     openapi_extra=examples.body(examples.AGENT_BODY),
 )
 async def execute_agent(
-    agent: Target, body: BodyDep, starter: StarterDep, resources: ResourcesDep
+    agent: Target, body: BodyDep, starter: StarterDep, foreground: ForegroundDep
 ) -> Answer:
     """Runs an agent to its end and answers with the final state under `response`.
 
@@ -75,5 +76,5 @@ async def execute_agent(
     started = await starter.start(BACKGROUND if read.delay else FOREGROUND, agent, read)
     if read.delay:
         return one(agent_head(started.run), "agent scheduled")
-    run = await resources.runs.wait(started.run, resources.settings.sync_wait_seconds)
+    run = await foreground.wait(started.run)
     return one(agent_answer(run), "agent executed" if run.is_final else "agent still running")

@@ -20,6 +20,8 @@ from machina.errors import MachinaError, NotFound, Unavailable
 
 router = APIRouter(prefix="/system", tags=["System"])
 
+_NO_PREFIX: Final = "-"
+"""No key has it: the store is asked, and finds nothing."""
 _ANSWER_SECONDS: Final = 1.0
 """A service that takes longer to answer a ping does not answer."""
 
@@ -93,7 +95,7 @@ async def readiness(resources: ResourcesDep, supervisor: SupervisorDep) -> Answe
     log does not answer; `details` says which.
     """
     store, event_log = await asyncio.gather(
-        _answers(resources.store.now()), _answers(resources.reader.ping())
+        _answers(resources.store.keys.by_prefix(_NO_PREFIX)), _answers(resources.reader.ping())
     )
     checks = {
         "accepting": not resources.draining,

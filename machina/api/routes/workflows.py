@@ -11,6 +11,7 @@ from machina.api import examples
 from machina.api.bodies import read_workflow_body
 from machina.api.deps import BodyDep, ResourcesDep, ResumeDep
 from machina.api.envelopes import Answer, one
+from machina.api.foreground import ForegroundDep
 from machina.api.run_rows import schedule_answer, workflow_answer, workflow_head
 from machina.api.run_streams import RunStreamsDep
 from machina.api.security import Caller
@@ -57,7 +58,7 @@ async def stream_workflow(
     openapi_extra=examples.body(examples.WORKFLOW_BODY),
 )
 async def execute_workflow(
-    workflow: Target, body: BodyDep, starter: StarterDep, resources: ResourcesDep
+    workflow: Target, body: BodyDep, starter: StarterDep, foreground: ForegroundDep
 ) -> Answer:
     """Runs a workflow to its end; its outputs stand in `data` next to `workflow_run_id` and
     `status`, which is `failed` for one that failed.
@@ -65,7 +66,7 @@ async def execute_workflow(
     A run that takes longer than clients wait goes on; `GET /workflow/schedule/{run id}` shows it.
     """
     started = await starter.start(FOREGROUND, workflow, read_workflow_body(body))
-    run = await resources.runs.wait(started.run, resources.settings.sync_wait_seconds)
+    run = await foreground.wait(started.run)
     return one(workflow_answer(run))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +36,14 @@ def main() -> int:
     directory = arguments.report or Path(tempfile.mkdtemp(prefix="machina-chaos-"))
     home = directory.absolute() / "fleet"
     home.mkdir(parents=True)
+    load_before = os.getloadavg()[0]
     verdict = asyncio.run(_run(arguments, home))
+    verdict.details["Machine"] = {
+        "cpus": os.cpu_count(),
+        "load_before": round(load_before, 1),
+        "load_after": round(os.getloadavg()[0], 1),
+        "own_cpu_seconds": round(time.process_time(), 1),
+    }
     path = verdict.write(directory)
     if verdict.passed and not arguments.keep:
         shutil.rmtree(home, ignore_errors=True)

@@ -212,6 +212,34 @@ def _id_of(line: bytes) -> Id | None:
     return read_id(event["id"]) if event else None
 
 
+def longest_gaps(
+    watches: Sequence[Watch], faults: Sequence[Fault], count: int = 8
+) -> list[dict[str, Any]]:
+    """The longest silences of all runs, each with what was done and where its client was."""
+    gaps = [(b.at - a.at, w, a, b) for w in watches for a, b in itertools.pairwise(w.lines)]
+    gaps.sort(key=lambda gap: -gap[0])
+    start = min((watch.began for watch in watches), default=0.0)
+    rows = []
+    for seconds, watch, before, after in gaps[:count]:
+        during = watch.connections[before.connection : after.connection + 1]
+        hits = [f for f in faults if f.at and before.at - 1.0 <= f.at <= after.at]
+        rows.append(
+            {
+                "seconds": round(seconds, 2),
+                "run": watch.run_id,
+                "ids": f"{_id_of(before.data)} to {_id_of(after.data)}",
+                "from": round(before.at - start, 2),
+                "faults": [f"{f.plan.kind} at {round((f.at or 0) - start, 2)}" for f in hits],
+                "connections": [
+                    f"api-{c.instance} {c.status} {round(c.opened - start, 2)}"
+                    f"-{round(c.closed - start, 2)} {c.ending}"
+                    for c in during
+                ],
+            }
+        )
+    return rows
+
+
 def as_rows(spreads: dict[str, Spread | None]) -> dict[str, dict[str, Any] | None]:
     """The same as plain data."""
     return {name: asdict(value) if value else None for name, value in spreads.items()}

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.chaos.books import judge_exits, judge_runs
-from bench.chaos.figures import api_stops, as_rows, gaps_by_fault, sometimes, spread, timings
+from bench.chaos.figures import (
+    api_stops,
+    as_rows,
+    gaps_by_fault,
+    longest_gaps,
+    sometimes,
+    spread,
+    timings,
+)
 from bench.chaos.oracle import Violation, judge
 from bench.chaos.plan import Kind
 from bench.chaos.seen import Fault, Watch
@@ -139,6 +147,7 @@ def convict(
         "Faults": [_row(fault) for fault in faults],
         "API stops": api_stops(watches, faults),
         "Answers": _answers(watches),
+        "Longest gaps": longest_gaps(watches, faults),
     }
 
 

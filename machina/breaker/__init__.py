@@ -1,5 +1,6 @@
 """The circuit breaker: refuses new streams while what they need is known to be broken."""
 
 from machina.breaker.machine import Breaker, Snapshot, State, Ticket
+from machina.breaker.shared import SharedBreaker
 
-__all__ = ["Breaker", "Snapshot", "State", "Ticket"]
+__all__ = ["Breaker", "SharedBreaker", "Snapshot", "State", "Ticket"]

@@ -65,6 +65,11 @@ class Breaker:
         self._probe_until: float | None = None
 
     @property
+    def limits(self) -> tuple[int, float, float]:
+        """Threshold, cool-down and patience with a probe, the latter two in seconds."""
+        return self._threshold, self._cool_down, self._probe_limit
+
+    @property
     def state(self) -> State:
         """The state now; an open breaker becomes half-open by the passing of time."""
         if self._opened_at is None:
@@ -83,9 +88,9 @@ class Breaker:
             return Ticket(self._period, probe=False)
         ready = self._opened_at + self._cool_down
         if now < ready:
-            raise self._refusal(ready - now)
+            raise refusal(self.name, self._failures, ready - now)
         if self._probe_until is not None and now < self._probe_until:
-            raise self._refusal(self._probe_until - now)
+            raise refusal(self.name, self._failures, self._probe_until - now)
         self._period += 1  # a probe that comes back after its time is not this one
         self._probe_until = now + self._probe_limit
         return Ticket(self._period, probe=True)
@@ -108,6 +113,10 @@ class Breaker:
             self._opened_at = self._clock()
             self._probe_until = None
 
+    def fail(self) -> None:
+        """Something failed for a reason of the server, whatever period it was admitted in."""
+        self.failure(Ticket(self._period, probe=self.state is State.HALF_OPEN))
+
     def release(self, ticket: Ticket) -> None:
         """The request ended without a verdict; a probe makes room for the next at once."""
         if ticket.probe and ticket.period == self._period:
@@ -127,9 +136,11 @@ class Breaker:
         self._opened_at = None
         self._probe_until = None
 
-    def _refusal(self, seconds: float) -> BreakerOpen:
-        return BreakerOpen(
-            f"The circuit breaker '{self.name}' is open after {self._failures} failures in a row; "
-            "try again later, or repair the cause and reset it as the administrator.",
-            retry_after=seconds,
-        )
+
+def refusal(name: str, failures: int, seconds: float) -> BreakerOpen:
+    """What a refused caller is told; `seconds` until it is worth trying again."""
+    return BreakerOpen(
+        f"The circuit breaker '{name}' is open after {failures} failures in a row; "
+        "try again later, or repair the cause and reset it as the administrator.",
+        retry_after=seconds,
+    )

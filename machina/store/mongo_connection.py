@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -85,8 +85,7 @@ class Connection:
     def __init__(self, client: Any) -> None:
         self._client = client
         self.database = client.get_default_database(DEFAULT_DATABASE)
-        self.scans = asyncio.Semaphore(SCANS_AT_ONCE)
-        """A turn to read through many records, in calls of their own."""
+        self._scans = asyncio.Semaphore(SCANS_AT_ONCE)
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._contact = Shared(self._make_contact)
         self._clock = ServerClock(self._ask_time)
@@ -114,6 +113,16 @@ class Connection:
         """Whether the server means by queries what MongoDB means; makes the first contact."""
         async with self._bounded():
             return await self._contact.get()
+
+    @asynccontextmanager
+    async def scanning(self) -> AsyncIterator[None]:
+        """A turn to read through many records, in calls of their own."""
+        async with self._bounded():
+            await self._scans.acquire()
+        try:
+            yield
+        finally:
+            self._scans.release()
 
     async def now(self) -> datetime:
         """The server's clock. An answer that is five seconds old is not relied upon."""
@@ -171,10 +180,6 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _close(client: Any, loop: asyncio.AbstractEventLoop, closed: asyncio.Future[None]) -> None:
-    try:
-        client.close()
-    finally:
-        try:
-            loop.call_soon_threadsafe(lambda: closed.done() or closed.set_result(None))
-        except RuntimeError:  # the loop did not wait and is gone
-            return
+    client.close()
+    with suppress(RuntimeError):  # the loop did not wait and is gone
+        loop.call_soon_threadsafe(lambda: closed.done() or closed.set_result(None))

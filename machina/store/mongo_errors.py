@@ -106,7 +106,7 @@ def _duplicate(error: PyMongoError, collection: str) -> Duplicate:
 def _fields(details: Any, text: str, collection: str) -> list[str]:
     if isinstance(details, Mapping) and isinstance(details.get("keyPattern"), Mapping):
         return list(details["keyPattern"])
-    for index in COLLECTIONS[collection]:
+    for index in COLLECTIONS.get(collection, ()):
         if index.unique and (index.name in text or "_".join(index.keys) in text):
             return list(index.keys)
     return ["_id"]

@@ -17,12 +17,16 @@ from machina.store.documents import DocumentStore
 from machina.store.embedded import open_embedded
 from machina.store.keys import KeyStore
 from machina.store.leases import LeaseStore
+from machina.store.mongo import open_mongo
 
 __all__ = ["Store", "open_backend", "open_store"]
 
 Opener = Callable[[Any], AbstractAsyncContextManager[Backend]]
 
-BACKENDS: Final[Mapping[str, Opener]] = {"data_dir": open_embedded}
+BACKENDS: Final[Mapping[str, Opener]] = {
+    "data_dir": open_embedded,
+    "mongodb_url": open_mongo,
+}
 """The setting that chooses a backend, and what opens it with its value; the first set one wins."""
 
 
@@ -37,13 +41,9 @@ def open_backend(settings: Settings) -> AbstractAsyncContextManager[Backend]:
         value = getattr(settings, field)
         if value is not None:
             return opener(value)
-    if settings.mongodb_url is not None:
-        raise SettingsInvalid(
-            "MONGODB_URL is set, but this build has the embedded store only: name a directory for "
-            "it with --data-dir or MACHINA_DATA_DIR."
-        )
     raise SettingsInvalid(
-        "No store is named: give a directory with --data-dir or MACHINA_DATA_DIR."
+        "No store is named: give a directory with --data-dir or MACHINA_DATA_DIR, or the address "
+        "of a MongoDB with MONGODB_URL."
     )
 
 

@@ -1,36 +1,31 @@
-"""Collections in MongoDB: one step of the server where it means what we mean, else read and write.
+"""Collections in MongoDB: one step of the server where it does what we mean, else a careful change.
 
-Where the server is not left alone with a query or a change, the record is read, tested and changed
-in this process, and written only if nobody wrote it meanwhile: every write counts its version up.
+A change in one step is one command that finds, tests and changes a record, or does nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from machina.errors import StoreDown
 from machina.store.base import Change, Duplicate, Query, QueryRefused, Record, Sort
 from machina.store.changes import Apply, compile_change, start_record
 from machina.store.indexes import COLLECTIONS
+from machina.store.mongo_changes import UPSERT_TRIES, CarefulChanges
 from machina.store.mongo_connection import Connection
 from machina.store.mongo_documents import Documents
 from machina.store.mongo_errors import ServerRefused
 from machina.store.mongo_plans import Filter, may_insert, plan_update
 from machina.store.mongo_scans import Scan
-from machina.store.mongo_values import Found, converted, is_id, unique_fields
-from machina.store.ordering import check_field, value_key
+from machina.store.mongo_values import Converter, converted, is_id, unique_fields
+from machina.store.ordering import check_field
 from machina.store.paths import project, split_path
 
-UPSERT_TRIES: Final = 3
-"""An upsert that finds a key taken looks again: another one may just have inserted the record."""
-MAX_MANY: Final = 10_000
-PATIENCE_SECONDS: Final = 20.0
 _MOST: Final = 2**31
+_Step = tuple[Filter, Filter]
+"""A filter and an update."""
 
 
 class MongoBackend:
@@ -53,18 +48,15 @@ class MongoCollection:
     """A `Collection`; see there for what each call does."""
 
     def __init__(self, name: str, connection: Connection) -> None:
-        self._documents = Documents(name, connection)
         self._name = name
-        self._turn = asyncio.Lock()
-        """Changes made in this process wait for each other rather than undo each other's work."""
+        self._documents = Documents(name, connection)
+        self._careful = CarefulChanges(self._documents)
 
     async def insert(self, record: Record) -> None:
-        await self._documents.insert(record)
+        await self._documents.insert(await self._documents.prepare(record))
 
     async def get(self, id: str) -> Record | None:
-        if not is_id(id):
-            return None
-        found = await self._documents.get(id)
+        found = await self._documents.get(id) if is_id(id) else None
         return None if found is None else found.record
 
     async def find(
@@ -80,13 +72,13 @@ class MongoCollection:
         for number in (skip, limit):
             if number is not None and not 0 <= number < _MOST:
                 raise QueryRefused(f"'skip' and 'limit' are numbers from 0, not {number:.3g}.")
-        parts = [split_path(check_field(field), "fields") for field in fields or ()]
+        paths = [split_path(check_field(field), "fields") for field in fields or ()]
         if limit == 0:
             return []
         if fields is None:
             return [found.record for found in await scan.find(skip, limit)]
-        found = await scan.find(skip, limit, tops=[path[0] for path in parts])
-        return [project(item.record, parts) for item in found]
+        found = await scan.find(skip, limit, tops=[path[0] for path in paths])
+        return [project(item.record, paths) for item in found]
 
     async def count(self, query: Query) -> int:
         return await Scan(self._documents, query).count()
@@ -95,59 +87,39 @@ class MongoCollection:
         self, query: Query, change: Change, *, sort: Sort = (), upsert: bool = False
     ) -> Record | None:
         scan, apply = Scan(self._documents, query, sort), compile_change(change)
-        step = await self._one_step(scan, change, apply, upsert)
-        if step is not None:
-            with suppress(ServerRefused):  # for a reason that the careful way can name
+        step = await self._one_step(scan, change)
+        if step is not None and (not upsert or self._would_insert(query, apply)):
+            with suppress(ServerRefused):  # the careful way can say what is wrong
                 return await self._take(step, scan, upsert)
-        return await self._read_and_write(scan, apply, upsert)
+        return await self._careful.change_first(scan, apply, upsert=upsert)
 
     async def update_many(self, query: Query, change: Change) -> int:
         scan, apply = Scan(self._documents, query), compile_change(change)
-        if _cannot_fail(self._name, change):
-            step = await self._one_step(scan, change, apply, upsert=False)
-            if step is not None:
-                return await self._documents.update_all(*step)
-        async with _patience(self._name), self._turn:
-            return await self._change_all(scan, change, apply)
+        step = await self._one_step(scan, change) if self._cannot_fail(change) else None
+        if step is not None:
+            return await self._documents.update_all(*step)
+        return await self._careful.change_all(scan, change, apply)
 
     async def delete(self, query: Query) -> int:
         scan = Scan(self._documents, query)
         plan = await scan.plan()
         if plan.exact:
             return await self._documents.remove_all(plan.filter)
-        removed = 0
-        async with _patience(self._name), aclosing(scan.matches(plan)) as matches:
-            async for some in matches:
-                for found in some:
-                    removed += await self._remove(scan, found)
-        return removed
+        return await self._careful.remove_all(scan, plan)
 
-    async def _one_step(
-        self, scan: Scan, change: Change, apply: Apply, upsert: bool
-    ) -> tuple[Filter, Filter] | None:
-        """Filter and update with which the server does exactly this, if it can be left to it."""
-        if not await self._documents.is_faithful():
-            return None
+    async def _one_step(self, scan: Scan, change: Change) -> _Step | None:
+        """What the server can be asked to do exactly this, if anything."""
         plan = await scan.plan()
-        if not plan.exact or (upsert and not self._may_insert(scan.query, apply)):
+        if not (plan.exact and await self._documents.is_faithful()):
             return None
 
         def work(converter: Converter) -> Filter | None:
-            return plan_update(self._name, change, converter, upsert=upsert)
+            return plan_update(self._name, change, converter)
 
         update = await converted(True, work)
         return None if update is None else (plan.filter, update)
 
-    def _may_insert(self, query: Query, apply: Apply) -> bool:
-        try:
-            inserted = apply(start_record(query), inserting=True)
-        except QueryRefused:
-            return False
-        return may_insert(self._name, query, inserted)
-
-    async def _take(
-        self, step: tuple[Filter, Filter], scan: Scan, upsert: bool
-    ) -> Record | None:
+    async def _take(self, step: _Step, scan: Scan, upsert: bool) -> Record | None:
         tries = 0
         while True:
             try:
@@ -159,45 +131,20 @@ class MongoCollection:
             else:
                 return None if found is None else found.record
 
-    async def _read_and_write(self, scan: Scan, apply: Apply, upsert: bool) -> Record | None:
-        tries = 0
-        async with _patience(self._name), self._turn:
-            while True:
-                found = await scan.first()
-                if found is not None:
-                    after = await self._documents.prepare(apply(found.record), found.version + 1)
-                    if await self._documents.replace(found, after):
-                        return restore(after).record
-                elif not upsert:
-                    return None
-                else:
-                    fresh = apply(start_record(scan.query), inserting=True)
-                    document = await self._documents.prepare(fresh)
-                    try:
-                        await self._documents.insert(document)
-                    except Duplicate:
-                        tries += 1
-                        if tries == UPSERT_TRIES:
-                            raise
-                    else:
-                        return restore(document).record
-                await _pause()
+    def _would_insert(self, query: Query, apply: Apply) -> bool:
+        """Whether the server's upsert inserts what ours would."""
+        try:
+            inserted = apply(start_record(query), inserting=True)
+        except QueryRefused:
+            return False
+        return may_insert(self._name, query, inserted)
 
-    async def _change_all(self, scan: Scan, change: Change, apply: Apply) -> int:
-        """Makes every record first, so that a refusal changes nothing, then writes them."""
-        found: list[Found] = []
-        async with aclosing(scan.matches(await scan.plan())) as matches:
-            async for some in matches:
-                found += some
-                if len(found) > MAX_MANY:
-                    raise QueryRefused(f"A change of more than {MAX_MANY} records; narrow it down.")
-        changed = [apply(item.record) for item in found]
-        await self._require_apart(change, changed)
-        documents = [
-            await self._documents.prepare(record, item.version + 1)
-            for item, record in zip(found, changed, strict=True)
-        ]
-        for item, document in zip(found, documents, strict=True):
-            if not await self._documents.replace(item, document):
-                await self._read_and_write(scan.of(item.record["_id"]), apply, upsert=False)
-        return len(found)
+    def _cannot_fail(self, change: Change) -> bool:
+        """Whether no record can refuse a change: the server does not take a half-done one back."""
+        kept = {"_id", *unique_fields(self._name)}
+        return all(
+            name in ("$set", "$unset")
+            and kept.isdisjoint(paths)
+            and not any("." in p for p in paths)
+            for name, paths in change.items()
+        )

@@ -55,7 +55,11 @@ def connect(
         SettingsInvalid: the driver does not understand the URL.
     """
     named_in_url = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
-    confirmed = {"w": "majority", "journal": True, "wTimeoutMS": _milliseconds(CONFIRM_SECONDS)}
+    confirmed: dict[str, Any] = {
+        "w": "majority",
+        "journal": True,
+        "wTimeoutMS": _milliseconds(CONFIRM_SECONDS),
+    }
     try:
         return AsyncIOMotorClient(
             url,
@@ -182,4 +186,9 @@ def _milliseconds(seconds: float) -> int:
 def _close(client: Any, loop: asyncio.AbstractEventLoop, closed: asyncio.Future[None]) -> None:
     client.close()
     with suppress(RuntimeError):  # the loop did not wait and is gone
-        loop.call_soon_threadsafe(lambda: closed.done() or closed.set_result(None))
+        loop.call_soon_threadsafe(_settle, closed)
+
+
+def _settle(closed: asyncio.Future[None]) -> None:
+    if not closed.done():
+        closed.set_result(None)

@@ -109,9 +109,7 @@ class Documents:
     async def count(self, filter: Filter) -> int:
         """How many there are."""
         return int(
-            await self._call(
-                lambda: self._collection.count_documents(filter, maxTimeMS=_QUERY_MS)
-            )
+            await self._call(lambda: self._collection.count_documents(filter, maxTimeMS=_QUERY_MS))
         )
 
     async def page(

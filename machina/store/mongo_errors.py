@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bson.errors import BSONError
@@ -57,7 +57,7 @@ def named(error: Exception, collection: str) -> MachinaError:
     if not isinstance(error, PyMongoError):
         return Invalid(f"MongoDB cannot keep this record: {str(error)[:200]}.")
     if is_duplicate(error):
-        return _duplicate(error, collection)
+        return taken(collection, _fields(error, collection))
     if isinstance(error, ExecutionTimeout):
         return TookTooLong("MongoDB gave up: the operation took too long.")
     code = getattr(error, "code", None)
@@ -94,16 +94,17 @@ def is_duplicate(error: PyMongoError) -> bool:
     return any(text in str(error) for text in _DUPLICATE_TEXTS)
 
 
-def _duplicate(error: PyMongoError, collection: str) -> Duplicate:
-    fields = _fields(getattr(error, "details", None), str(error), collection)
+def taken(collection: str, fields: Sequence[str]) -> Duplicate:
+    """The error for a key that another record has."""
     return Duplicate(
         f"'{collection}' has a record with this {' and '.join(fields)}.",
         field=fields[-1],
-        details={"fields": fields},
+        details={"fields": list(fields)},
     )
 
 
-def _fields(details: Any, text: str, collection: str) -> list[str]:
+def _fields(error: PyMongoError, collection: str) -> list[str]:
+    details, text = getattr(error, "details", None), str(error)
     if isinstance(details, Mapping) and isinstance(details.get("keyPattern"), Mapping):
         return list(details["keyPattern"])
     for index in COLLECTIONS.get(collection, ()):

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from machina.errors import Invalid
 from machina.store.base import Change, Query, Record
@@ -74,9 +74,11 @@ def plan_query(query: Query, fields: Collection[str], *, faithful: bool) -> Plan
 
 def _texts(name: str, operand: Any) -> list[str] | None:
     """The operand of an equality with texts that any server can compare."""
-    values = [operand] if name == "$eq" else list(operand) if name == "$in" else [None]
-    plain = all(isinstance(value, str) and value.isprintable() for value in values)
-    return values if plain else None
+    if name not in ("$eq", "$in"):
+        return None
+    values = [operand] if name == "$eq" else list(operand)
+    texts = [value for value in values if isinstance(value, str) and value.isprintable()]
+    return texts if len(texts) == len(values) else None
 
 
 def _all(conditions: Sequence[Filter]) -> Filter:
@@ -105,7 +107,7 @@ class _Translator:
             ways = [self.query(item) for item in condition]
             return {"$or": ways} if all(ways) else {}  # one way is open to any record
         if name == "$nor":
-            return {"$nor": [_exactly(lambda t, i=item: t.query(i)) for item in condition]}
+            return {"$nor": [_exactly(item, _Translator.query) for item in condition]}
         return {stored_path(name): self.condition(condition)}
 
     def condition(self, condition: Any) -> Filter:
@@ -127,7 +129,7 @@ class _Translator:
         if name == "$regex":
             return _regex(operand, condition.get("$options", ""))
         if name == "$not":
-            return {name: _exactly(lambda t: t.condition(operand))}
+            return {name: _exactly(operand, _Translator.condition)}
         if name == "$elemMatch":
             return {name: self._element(operand)}
         if name == "$all":
@@ -143,18 +145,18 @@ class _Translator:
 
     def _element(self, operand: Mapping[str, Any]) -> Filter:
         if is_operators(operand) and not any(name in operand for name in _LOGICAL):
-            return cast(Filter, _exactly(lambda t: t.condition(operand)))
+            return _exactly(operand, _Translator.condition)
         self.exact = False  # MongoDB takes a list within the list for an object, too
         return self.query(operand)
 
 
-def _exactly(translate: Callable[[_Translator], Filter]) -> Filter:
+def _exactly(part: Any, translate: Callable[[_Translator, Any], Filter]) -> Filter:
     """A part that must not be widened: below a negation, or about one and the same element."""
     translator = _Translator()
-    part = translate(translator)
+    translated = translate(translator, part)
     if not translator.exact:
         raise _Unplanned
-    return part
+    return translated
 
 
 def _regex(pattern: str, options: str) -> Filter:
@@ -187,9 +189,7 @@ def _require_kept(value: Any) -> None:
             _require_kept(item)
 
 
-def plan_update(
-    collection: str, change: Change, converter: Converter, *, upsert: bool
-) -> Filter | None:
+def plan_update(collection: str, change: Change, converter: Converter) -> Filter | None:
     """The server's form of a change that compiles, which counts the version up as well.
 
     None when the server would do something else than changes.py, or would not refuse what that
@@ -200,7 +200,7 @@ def plan_update(
     try:
         for name, operands in change.items():
             for path, operand in operands.items():
-                _require_plain(name, path, operand, upsert=upsert)
+                _require_plain(name, path, operand)
                 if path.partition(".")[0] in indexed:
                     _require_single(collection, name, path, operand)
                 value = "" if name == "$unset" else converter.value(operand)
@@ -210,9 +210,9 @@ def plan_update(
     return update
 
 
-def _require_plain(name: str, path: str, operand: Any, *, upsert: bool) -> None:
+def _require_plain(name: str, path: str, operand: Any) -> None:
     top, *below = path.split(".")
-    if top == "_id" and not (name == "$setOnInsert" and upsert and not below):
+    if top == "_id" and (below or name != "$setOnInsert"):
         raise _Unplanned
     if any(list_index(part) is not None for part in below):
         raise _Unplanned  # MongoDB fills much larger gaps in a list

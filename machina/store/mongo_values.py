@@ -165,8 +165,8 @@ def _restore(node: Any) -> Any:
 
 def decode(raw: RawBSONDocument) -> Found:
     """The record of one document from the server."""
-    data = raw.raw
-    document: Document = bson.decode(data, _DECODED)
+    data = bytes(raw.raw)
+    document = bson.decode(data, _DECODED)
     if data.count(_ESCAPE) == 1:  # only the version's own
         return Found(document, document.pop(VERSION, 0))
     return restore(document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,6 +14,8 @@ from machina.settings import Settings, load_settings
 from machina.store import open_backend
 from machina.store.base import Backend
 from machina.store.embedded import FILE_NAME, open_embedded
+from machina.store.mongo import open_mongo
+from tests.mongo_server import REAL_URL, empty, real_url, shared_server
 
 
 class Place(Protocol):
@@ -54,7 +57,23 @@ class EmbeddedPlace:
                 other.close()
 
 
+class MongoPlace:
+    """A database of a server that speaks MongoDB's protocol, emptied first."""
+
+    def __init__(self, url: str) -> None:
+        self.settings = load_settings(mongodb_url=empty(url))
+        self.environment = {"MONGODB_URL": url}
+
+    @asynccontextmanager
+    async def unanswering(self) -> AsyncIterator[Backend]:
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
+            url = f"mongodb://127.0.0.1:{silent.getsockname()[1]}/machina"
+            async with open_mongo(url, selection_seconds=0.2) as backend:
+                yield backend
+
+
 PLACES: Final[Mapping[str, Callable[[Path], Place]]] = {
     "embedded": EmbeddedPlace,
-}
+    "mongo": lambda _: MongoPlace(shared_server().url),
+} | ({"real-mongo": lambda _: MongoPlace(real_url())} if REAL_URL is not None else {})
 CHILD_ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": "."}

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from machina.auth import Keyring
+from machina.breaker import Breaker, SharedBreaker
 from machina.errors import SettingsInvalid
 from machina.eventlog import (
     EventLogReader,
@@ -30,6 +31,8 @@ from machina.eventlog import (
 )
 from machina.eventlog.writer import always
 from machina.ids import RunId, make_mint
+from machina.observability.metrics import Metrics, make_metrics
+from machina.observability.sampling import Readings, count_connections
 from machina.observability.supervision import Background
 from machina.queue.enqueue import Enqueuer, make_queue_client
 from machina.runs.attempts import Attempts, LogLifetime
@@ -42,6 +45,7 @@ from machina.store import Store, open_store
 
 log = structlog.get_logger(__name__)
 
+BREAKER: Final = "agent_streaming"
 REPAIR_MARGIN_SECONDS: Final = 3_600.0
 """A log outlives the longest run by the wait in the queue and by this, so that repairs find it."""
 
@@ -73,23 +77,45 @@ class Resources:
     viewing: Viewing
     reaper: Reaper
     holder: Holder
+    breaker: SharedBreaker
+    metrics: Metrics
     draining: bool = False
+
+    def readings(self, process: str) -> Readings:
+        """What the gauges show of any process; API and worker add their own."""
+        shown, connections = self.metrics, self.metrics.process.redis_connections
+        return {
+            shown.process.alive.labels(process): lambda: 1,
+            shown.log.outbox_bytes: lambda: self.writer.pending_bytes,
+            connections.labels(process, "log"): lambda: count_connections(self.log_client),
+            connections.labels(process, "queue"): lambda: count_connections(self.queue_client),
+        }
 
     @property
     def background(self) -> Mapping[str, Background]:
         """The loops an API process supervises; a worker picks its own."""
-        return {"writer": self.writer.run, "reader": self.reader.run, "reaper": self.reaper.run}
+        return {
+            "writer": self.writer.run,
+            "reader": self.reader.run,
+            "reaper": self.reaper.run,
+            "breaker": self.breaker.run,
+        }
 
 
 @asynccontextmanager
 async def open_resources(
-    settings: Settings, *, process: str, may_commit: Callable[[], bool] = always
+    settings: Settings,
+    *,
+    process: str,
+    may_commit: Callable[[], bool] = always,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Resources]:
     """Opens everything a process shares.
 
     Args:
         process: `api` or `worker`; part of the name under which runs are held.
         may_commit: Whether the log may be written now; a worker passes its lease's freshness.
+        metrics: Where everything here is counted; by default in metrics of its own.
 
     Raises:
         SettingsInvalid: no Redis is configured.
@@ -105,7 +131,15 @@ async def open_resources(
         stack.push_async_callback(log_client.aclose)
         stack.push_async_callback(blocking_client.aclose)
         holder = Holder(f"{process}-{socket.gethostname()}-{os.getpid()}")
-        resources = _compose(settings, store, queue_client, log_client, holder, may_commit)
+        resources = _compose(
+            settings,
+            store,
+            queue_client,
+            log_client,
+            holder,
+            may_commit,
+            metrics or make_metrics(),
+        )
         stack.push_async_callback(resources.writer.aclose)
         yield resources
 
@@ -117,6 +151,7 @@ def _compose(
     log_client: Redis,
     holder: Holder,
     may_commit: Callable[[], bool],
+    metrics: Metrics,
 ) -> Resources:
     log_keys = make_log_keys(settings.key_prefix)
     writer = EventLogWriter(
@@ -125,8 +160,10 @@ def _compose(
         outbox_bytes=settings.outbox_bytes,
         outbox_seconds=settings.outbox_seconds,
         may_commit=may_commit,
+        metrics=metrics,
     )
-    reader = EventLogReader(log_client, log_keys)
+    reader = EventLogReader(log_client, log_keys, metrics=metrics)
+    breaker = make_breaker(settings, queue_client)
     records = RunRecords(store.backend)
     attempts = Attempts(
         records,
@@ -138,6 +175,8 @@ def _compose(
             live=settings.queue_timeout_seconds + REPAIR_MARGIN_SECONDS,
             retention=settings.log_retention_seconds,
         ),
+        metrics,
+        on_infrastructure_failure=breaker.run_failed,
     )
     limits = RunLimits(
         stream=settings.stream_timeout_seconds,
@@ -171,4 +210,18 @@ def _compose(
             max_attempts=settings.max_attempts,
         ),
         holder=holder,
+        breaker=breaker,
+        metrics=metrics,
     )
+
+
+def make_breaker(settings: Settings, client: Redis | None = None) -> SharedBreaker:
+    """The breaker of starting streams: of the whole fleet on `client`, else of this process."""
+    local = Breaker(
+        BREAKER,
+        threshold=settings.circuit_breaker_threshold,
+        cool_down_seconds=settings.breaker_cool_down_seconds,
+        probe_seconds=settings.breaker_cool_down_seconds,
+        clock=time.monotonic,
+    )
+    return SharedBreaker(local, client, f"{settings.key_prefix}:breaker:{BREAKER}")

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from bench.chaos.fleet import NotStarted
 from bench.chaos.load import AFTER_LAST_SECONDS, FIRST_FAULT_SECONDS, Order, Shape, run_load
 from bench.chaos.plan import DECKS, Habits, Kind, deck_of, read_kinds
 from bench.chaos.selftest import describe, try_oracle
@@ -37,7 +38,11 @@ def main() -> int:
     home = directory.absolute() / "fleet"
     home.mkdir(parents=True)
     load_before = os.getloadavg()[0]
-    verdict = asyncio.run(_run(arguments, home))
+    try:
+        verdict = asyncio.run(_run(arguments, home))
+    except NotStarted as failed:
+        print(f"chaos FAIL {arguments.scenario} seed={arguments.seed} {failed}")
+        return 1
     verdict.details["Machine"] = {
         "cpus": os.cpu_count(),
         "load_before": round(load_before, 1),
@@ -88,7 +93,17 @@ def _order(arguments: argparse.Namespace, streams: int, shape: Shape) -> Order:
     if arguments.kinds is not None:
         deck = read_kinds(arguments.kinds.split(","))
     habits = Habits(cancel_share=1.0, drop_share=0.0) if cancels else Habits()
-    return Order(arguments.seed, streams, faults, deck, every, shape, habits)
+    return Order(
+        arguments.seed,
+        streams,
+        faults,
+        deck,
+        every,
+        shape,
+        habits,
+        longest=arguments.longest,
+        least_seconds=arguments.seconds or 0.0,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kinds", help=f"these faults instead, with commas: {', '.join(Kind)}")
     add("--every", type=float, default=3.0, help="seconds from one fault to the next")
     add("--seconds", type=float, help="how long clients start new runs; decides --every")
+    add("--longest", type=float, default=10.0, help="seconds of the longest run")
     add("--apis", type=int, default=SHAPE.apis)
     add("--workers", type=int, default=SHAPE.workers)
     add("--drain-seconds", type=float, default=SHAPE.drain_seconds, help="of every API")

@@ -47,6 +47,10 @@ class Slot:
         return f"{self.part}-{self.number}"
 
 
+class NotStarted(Exception):
+    """The deployment did not even come up."""
+
+
 class Fleet:
     """Every process of one deployment. Made by `open_fleet`."""
 
@@ -174,13 +178,19 @@ async def open_fleet(
     """A deployment that is ready; afterwards nothing of it is left running.
 
     `home` exists and is where its data and output go.
+
+    Raises:
+        NotStarted: it did not get ready.
     """
     dev = await asyncio.to_thread(Dev, home, environ=environ)
     try:
         fleet = Fleet(dev, apis, workers)
-        await asyncio.to_thread(dev.wait_ready, READY_SECONDS)
-        await fleet.start_beside()
-        await fleet.wait_ready()
+        try:
+            await asyncio.to_thread(dev.wait_ready, READY_SECONDS)
+            await fleet.start_beside()
+            await fleet.wait_ready()
+        except (AssertionError, TimeoutError) as failed:
+            raise NotStarted(f"The deployment did not get ready; see {home}.") from failed
         keeper = asyncio.create_task(fleet.keep())
         try:
             yield fleet

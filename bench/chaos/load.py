@@ -41,11 +41,14 @@ class Shape:
     drain_seconds: float = 3.0
 
     def environ(self, streams: int) -> dict[str, str]:
-        """Settings of every process: room for all streams, and attempts enough for all faults."""
+        """Settings of every process: room for all streams, attempts enough for all faults, and
+        a breaker that lets the load come back between two faults.
+        """
         return {
             "MAX_CONCURRENT_STREAMS": str(2 * streams + 10),
             "MACHINA_MAX_ATTEMPTS": "20",
             "MACHINA_HEARTBEAT_SECONDS": "2",
+            "MACHINA_BREAKER_COOL_DOWN_SECONDS": "2",
             "MACHINA_DRAIN_SECONDS": f"{self.drain_seconds:g}",
             "LOG_LEVEL": "warning",
         }
@@ -62,13 +65,15 @@ class Order:
     every: float
     shape: Shape
     habits: Habits = HABITS
-    shortest: float = 3.0
     longest: float = 10.0
+    """Of the runs, in seconds, if nothing happens to them."""
+    least_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
         """How long clients start new runs."""
-        return FIRST_FAULT_SECONDS + self.every * self.faults + AFTER_LAST_SECONDS
+        needed = FIRST_FAULT_SECONDS + self.every * self.faults + AFTER_LAST_SECONDS
+        return max(needed, self.least_seconds)
 
 
 async def run_load(order: Order, verdict: Verdict, home: Path) -> None:
@@ -105,7 +110,7 @@ async def _under_load(order: Order, fleet: Fleet, place: Place) -> tuple[list[Wa
 
 async def _keep_watching(order: Order, number: int, client: Client, until: float) -> list[Watch]:
     """The runs of one client, the last of them begun before `until`."""
-    load = Load(order.streams, order.shortest, order.longest)
+    load = Load(order.streams, longest=order.longest)
     await asyncio.sleep(RAMP_SECONDS * number / order.streams)
     watches = []
     for plan in plan_runs(order.seed, number, load, order.habits):

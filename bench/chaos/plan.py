@@ -97,7 +97,7 @@ class RunPlan:
 class Habits:
     """How clients behave and how much they put up with; seconds, and shares of one."""
 
-    drop_share: float = 0.01
+    drop_share: float = 0.02
     """Of events after which the client leaves, whatever more had come with them."""
     cancel_share: float = 0.03
     rejoin_share: float = 0.2
@@ -120,7 +120,7 @@ class Load:
     streams: int
     shortest: float = 3.0
     longest: float = 10.0
-    events_per_second: float = 1_200.0
+    events_per_second: float = 600.0
     """Of all streams together: the machine is small."""
 
     @property

@@ -70,8 +70,9 @@ async def _stampede(
             ]
             await until(lambda: _all_begun(watches), seconds=ALL_THERE_SECONDS)
             await _strike(fleet, place, fault)
-            for visit in first:
-                visit.cancel()
+            for visit, watch in zip(first, watches, strict=True):
+                if watch.connections[0].instance != fault.instance:  # the others are cut
+                    visit.cancel()
         dice = random.Random(f"{seed}:stampede")
         async with asyncio.TaskGroup() as group:
             for client, watch in zip(clients, watches, strict=True):

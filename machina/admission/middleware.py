@@ -12,7 +12,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machina.admission.gate import Gate, Permit
-from machina.breaker import Breaker, Ticket
+from machina.breaker import SharedBreaker, Ticket
 from machina.errors import TooManyViewers
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ T = TypeVar("T")
 class Admission:
     """What one API process admits by: the gate and breaker of starts, the bound of all viewers."""
 
-    def __init__(self, gate: Gate, breaker: Breaker, *, max_viewers: int) -> None:
+    def __init__(self, gate: Gate, breaker: SharedBreaker, *, max_viewers: int) -> None:
         self.gate = gate
         self.breaker = breaker
         self.max_viewers = max_viewers
@@ -57,7 +57,7 @@ class Handle:
             Overloaded: 429, with the time to wait.
             TooManyViewers: 503.
         """
-        self._ticket = self.admission.breaker.admit()
+        self._ticket = await self.admission.breaker.admit()
         self._permit = await self.admission.gate.acquire()
         self.view()
 

@@ -20,17 +20,18 @@ from machina.api import openapi
 from machina.api.middleware import BodyLimit, Errors, RequestContext, SecurityHeaders
 from machina.api.open_streams import OpenStreams, StreamLimits
 from machina.api.problems import on_exception
+from machina.api.readings import api_readings
 from machina.api.routes import ROUTERS
 from machina.api.security import Authentication
-from machina.breaker import Breaker
 from machina.errors import MachinaError
+from machina.observability.sampling import Sampler
 from machina.observability.supervision import Supervisor
-from machina.resources import Resources
+from machina.observability.watchdog import LoopWatchdog
+from machina.resources import Resources, make_breaker
 from machina.settings import Settings
 
 OpenResources = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
-BREAKER: Final = "agent_streaming"
 _PROBE_SECONDS: Final = 30.0
 """How long the breaker waits for a probe's first event before another may go."""
 _SETTLE_SECONDS: Final = 5.0
@@ -60,6 +61,7 @@ def create_app(settings: Settings, open_resources: OpenResources) -> FastAPI:
         open_resources: Opens what the process shares, on the server's event loop; its `background`
             loops are supervised here.
     """
+    admission = make_admission(settings)
     app = MachinaAPI(
         title=openapi.TITLE,
         description=openapi.DESCRIPTION,
@@ -71,8 +73,8 @@ def create_app(settings: Settings, open_resources: OpenResources) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
-        lifespan=_make_lifespan(settings, open_resources),
-        middleware=_middleware(settings, make_admission(settings)),
+        lifespan=_make_lifespan(settings, open_resources, admission),
+        middleware=_middleware(settings, admission),
         exception_handlers={
             MachinaError: on_exception,
             HTTPException: on_exception,
@@ -135,7 +137,7 @@ def _cors(settings: Settings) -> list[Middleware]:
 
 
 def make_admission(settings: Settings) -> Admission:
-    """The gate and the breaker of one process."""
+    """The gate of one process; its breaker is the fleet's as soon as that is opened."""
     return Admission(
         Gate(
             settings.max_concurrent_streams,
@@ -143,23 +145,18 @@ def make_admission(settings: Settings) -> Admission:
             clock=time.monotonic,
             random=random.random,
         ),
-        Breaker(
-            BREAKER,
-            threshold=settings.circuit_breaker_threshold,
-            cool_down_seconds=settings.breaker_cool_down_seconds,
-            probe_seconds=_PROBE_SECONDS,
-            clock=time.monotonic,
-        ),
+        make_breaker(settings),
         max_viewers=settings.max_viewers,
     )
 
 
 def _make_lifespan(
-    settings: Settings, open_resources: OpenResources
+    settings: Settings, open_resources: OpenResources, admission: Admission
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with open_resources(settings) as resources:
+            admission.breaker = resources.breaker
             streams = OpenStreams(
                 StreamLimits(
                     heartbeat=settings.heartbeat_seconds,
@@ -169,11 +166,16 @@ def _make_lifespan(
                 ),
                 is_draining=lambda: resources.draining,
                 random=random.random,
+                metrics=resources.metrics,
             )
-            supervisor = Supervisor()
+            supervisor = Supervisor(metrics=resources.metrics)
             for name, function in resources.background.items():
                 supervisor.start(name, function)
             supervisor.start("streams", streams.run)
+            on_tick = resources.metrics.process.loop_lag.labels("api").observe
+            supervisor.start("watchdog", LoopWatchdog(on_tick=on_tick).run)
+            readings = api_readings(resources, admission, streams)
+            supervisor.start("sampler", Sampler(resources.metrics, readings).run)
             try:
                 yield {"resources": resources, "streams": streams, "supervisor": supervisor}
             finally:

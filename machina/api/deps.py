@@ -34,6 +34,12 @@ def supervisor_of(request: Request) -> Supervisor:
     return supervisor
 
 
+def began_at(request: Request) -> float:
+    """When this request came, by the monotonic clock."""
+    began: float = request.scope["machina.began"]
+    return began
+
+
 def admission_handle(request: Request) -> Handle:
     """What this request holds until its last byte."""
     return handle_of(request.scope)
@@ -91,6 +97,7 @@ def resume_point(
 ResourcesDep = Annotated[Resources, Depends(resources_of)]
 StreamsDep = Annotated[OpenStreams, Depends(streams_of)]
 SupervisorDep = Annotated[Supervisor, Depends(supervisor_of)]
+BeganDep = Annotated[float, Depends(began_at)]
 HandleDep = Annotated[Handle, Depends(admission_handle)]
 EncoderDep = Annotated[Encoder, Depends(encoder_for)]
 ResumeDep = Annotated[EventId, Depends(resume_point)]

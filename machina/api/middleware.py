@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machina.api.problems import problem_of
 from machina.errors import TooLarge
+from machina.observability.metrics import METHODS
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +29,7 @@ _QUIET: Final = ("/system/liveness", "/system/readiness", "/system/client-health
 
 
 class RequestContext:
-    """Gives a request its id, in the answer and in every log line, and logs how it ended."""
+    """Gives a request its id, in the answer and in every log line; logs and counts how it ended."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -41,13 +42,13 @@ class RequestContext:
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
         scope["machina.request_id"] = request_id
         scope["machina.abort"] = _abort_of(send)
-        started = time.monotonic()
-        status = 0
+        scope["machina.began"] = started = time.monotonic()
+        answered, status = started, 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal answered, status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                answered, status = time.monotonic(), message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
@@ -64,6 +65,17 @@ class RequestContext:
                 status=status,
                 seconds=round(time.monotonic() - started, 4),
             )
+            _count(scope, status, answered - started)
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    """Under the template of its route, because paths are the callers' to invent."""
+    metrics = scope["state"]["resources"].metrics.process
+    method = scope["method"] if scope["method"] in METHODS else "other"
+    route = getattr(scope.get("route"), "path", "none")
+    metrics.requests.labels(method, route, f"{status // 100}xx" if status else "none").inc()
+    if status:
+        metrics.answer_seconds.labels(route).observe(seconds)
 
 
 def _request_id(offered: str | None) -> str:

@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from machina.observability.metrics import Metrics, make_metrics
+
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS: Final = 0.1
@@ -61,9 +63,11 @@ class OpenStreams:
         *,
         is_draining: Callable[[], bool],
         random: Callable[[], float],
+        metrics: Metrics | None = None,
     ) -> None:
         self.limits = limits
         self.is_draining = is_draining
+        self.metrics = (metrics or make_metrics()).streams
         self.drained = asyncio.Event()
         """Set when the time that the drain leaves to open requests is over."""
         self._random = random

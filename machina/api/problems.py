@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from machina.errors import Invalid, MachinaError, RequestError, Unauthenticated
 from machina.events import encode_json
+from machina.observability.metrics import REFUSALS
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +121,7 @@ def problem_of(exception: Exception, scope: Mapping[str, Any]) -> ProblemRespons
     if isinstance(exception, RequestValidationError):
         exception = _invalid(exception)
     if isinstance(exception, MachinaError):
+        _count_refusal(exception, scope)
         return problem(exception, instance=instance, request_id=request_id)
     error_id = secrets.token_hex(8)
     log.error("request.failed", error_id=error_id, path=instance, exc_info=exception)
@@ -127,6 +129,12 @@ def problem_of(exception: Exception, scope: Mapping[str, Any]) -> ProblemRespons
         "Something went wrong in this server; report the error id to its operator."
     )
     return problem(defect, instance=instance, request_id=request_id, error_id=error_id)
+
+
+def _count_refusal(error: MachinaError, scope: Mapping[str, Any]) -> None:
+    reason = REFUSALS.get(error.code)
+    if reason is not None:
+        scope["state"]["resources"].metrics.streams.refused.labels(reason).inc()
 
 
 def _invalid(exception: RequestValidationError) -> Invalid:

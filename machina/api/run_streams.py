@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any, Final
@@ -10,7 +11,7 @@ from fastapi import Depends
 from starlette.responses import Response
 
 from machina.admission import Handle
-from machina.api.deps import EncoderDep, HandleDep, ResourcesDep, StreamsDep
+from machina.api.deps import BeganDep, EncoderDep, HandleDep, ResourcesDep, StreamsDep
 from machina.api.open_streams import OpenStreams
 from machina.api.starting import Started
 from machina.api.streaming import RunStream
@@ -30,12 +31,19 @@ class RunStreams:
     """Opens the stream of one request."""
 
     def __init__(
-        self, resources: Resources, streams: OpenStreams, handle: Handle, encoder: Encoder
+        self,
+        resources: Resources,
+        streams: OpenStreams,
+        handle: Handle,
+        encoder: Encoder,
+        began: float,
     ) -> None:
+        """`began` is when the request came, by the monotonic clock."""
         self._resources = resources
         self._streams = streams
         self._handle = handle
         self._encoder = encoder
+        self._began = began
 
     async def of_started(self, started: Started, resume: EventId) -> Response:
         """The stream for a request that started a run, or joined the one its key had made.
@@ -69,6 +77,7 @@ class RunStreams:
     ) -> Response:
         viewing, encoder = self._resources.viewing, self._encoder
         view = await self._handle.hold(viewing.open(run, after=after, fresh=fresh))
+        self._streams.metrics.opened.labels(opening_of(run, after, fresh=fresh)).inc()
         headers = _NOT_BUFFERED | run_headers(run)
         if view.at_end:
             return Response(b"", encoder.ended_status, headers, encoder.content_type)
@@ -77,9 +86,23 @@ class RunStreams:
             encoder,
             self._streams,
             headers=headers,
-            on_first=self._handle.succeeded,
+            on_first=self._note_first if fresh else self._handle.succeeded,
             on_gone=on_gone,
         )
+
+    def _note_first(self) -> None:
+        """The run that this request started has said its first word."""
+        self._handle.succeeded()
+        self._streams.metrics.first_event_seconds.observe(time.monotonic() - self._began)
+
+
+def opening_of(run: Run, after: EventId, *, fresh: bool) -> str:
+    """What a stream is counted as: `start`, `resume`, `replay` or `join`."""
+    if fresh:
+        return "start"
+    if after != BEGINNING:
+        return "resume"
+    return "replay" if run.is_final else "join"
 
 
 def run_headers(run: Run) -> dict[str, str]:
@@ -93,10 +116,14 @@ def run_headers(run: Run) -> dict[str, str]:
 
 
 def run_streams(
-    resources: ResourcesDep, streams: StreamsDep, handle: HandleDep, encoder: EncoderDep
+    resources: ResourcesDep,
+    streams: StreamsDep,
+    handle: HandleDep,
+    encoder: EncoderDep,
+    began: BeganDep,
 ) -> RunStreams:
     """What opens the stream of this request."""
-    return RunStreams(resources, streams, handle, encoder)
+    return RunStreams(resources, streams, handle, encoder, began)
 
 
 RunStreamsDep = Annotated[RunStreams, Depends(run_streams)]

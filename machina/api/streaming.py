@@ -78,6 +78,7 @@ class RunStream(Response):
         finally:
             watcher.cancel()
             self._streams.discard(self)
+        self._streams.metrics.ended.labels(ending).inc()
         log.info(
             "stream.ended",
             ending=str(ending),

@@ -41,6 +41,22 @@ READINESS_ANSWERS: Final[Responses] = {
     ),
     **refusals(errors.Unavailable),
 }
+METRICS_ANSWERS: Final[Responses] = {
+    200: {
+        "description": "The metrics.",
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": (
+                    "# HELP machina_runs_in_flight Runs that workers execute now.\n"
+                    "# TYPE machina_runs_in_flight gauge\n"
+                    "machina_runs_in_flight 12.0\n"
+                ),
+            }
+        },
+    },
+    **refusals(errors.Unauthenticated, errors.Forbidden),
+}
 BREAKER_RESET_ANSWERS: Final[Responses] = {
     200: _exactly(
         "The breaker is closed.",

@@ -41,7 +41,8 @@ class _Fleet:
 class SharedBreaker:
     """One circuit of a deployment, as one process sees it. `run` keeps its view fresh."""
 
-    def __init__(self, local: Breaker, client: Redis, key: str) -> None:
+    def __init__(self, local: Breaker, client: Redis | None = None, key: str = "") -> None:
+        """Without a `client` this process is the whole fleet."""
         self.name = local.name
         self._local = local
         self._client = client
@@ -77,18 +78,23 @@ class SharedBreaker:
 
     def success(self, ticket: Ticket) -> None:
         """The request got what it needed: a probe closes the breaker."""
-        self._local.success(ticket)
-        if ticket.probe or self._fleet is None or self._fleet.failures:
+        if self._fleet is None:
+            self._local.success(ticket)
+        elif ticket.probe or self._fleet.failures:
             self._spawn(self._report("success", ticket))
 
     def failure(self, ticket: Ticket) -> None:
         """The request failed for a reason of the server."""
-        self._spawn(self._fail(ticket))
+        if self._fleet is None:
+            self._local.failure(ticket)
+        else:
+            self._spawn(self._fail(ticket))
 
     def release(self, ticket: Ticket) -> None:
         """The request ended without a verdict; a probe makes room for the next at once."""
-        self._local.release(ticket)
-        if ticket.probe:
+        if self._fleet is None:
+            self._local.release(ticket)
+        elif ticket.probe:
             self._spawn(self._report("release", ticket))
 
     def run_failed(self) -> None:
@@ -99,6 +105,11 @@ class SharedBreaker:
         """Closes the breaker by hand, for the whole fleet."""
         self._local.reset()
         await self._ask("reset")
+
+    @property
+    def state(self) -> State:
+        """Where the breaker stands."""
+        return self.snapshot().state
 
     def snapshot(self) -> Snapshot:
         """State, failures in a row and threshold: the fleet's, or our own while Redis is away."""
@@ -120,6 +131,8 @@ class SharedBreaker:
         await self._ask(command, ticket)
 
     async def _ask(self, command: str, ticket: Ticket = Ticket(0, probe=False)) -> _Fleet | None:  # noqa: B008  # an immutable value
+        if self._client is None:
+            return None
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await self._call(command, ticket)

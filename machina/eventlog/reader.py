@@ -30,6 +30,7 @@ from machina.eventlog.tail import Tail, contiguous
 from machina.eventlog.together import run_together
 from machina.events import Entry
 from machina.ids import EventId, RunId
+from machina.observability.metrics import Metrics, make_metrics
 
 __all__ = ["EventLogReader", "LogState", "Subscription"]
 
@@ -61,6 +62,7 @@ class EventLogReader:
         *,
         sweep_seconds: float = 3.0,
         rng: random.Random | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`client` should have a small pool that waits; see `make_log_clients`."""
         self._client = client
@@ -73,6 +75,7 @@ class EventLogReader:
         self._bell = asyncio.Event()
         self._sweep_now = asyncio.Event()
         self._catch_ups = asyncio.Semaphore(CATCH_UPS)
+        self._count_hole = (metrics or make_metrics()).log.holes.inc
 
     async def run(self) -> None:
         """Feeds the subscriptions until cancelled. If it raises, call it again: they go on."""
@@ -93,7 +96,8 @@ class EventLogReader:
         name = run_id.encode("ascii")
         tail = self._tails.get(name)
         if tail is None:
-            tail = self._tails[name] = Tail(run_id, self._keys.events(run_id).encode(), after)
+            key = self._keys.events(run_id).encode()
+            tail = self._tails[name] = Tail(run_id, key, after, self._count_hole)
         subscription = Subscription(run_id, tail, self, after)
         tail.viewers[subscription] = None
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -54,12 +54,17 @@ class Pace:
             self.count = min(MOST_READ, self.count * 2)
 
 
+def _nothing() -> None:
+    """For tails that nobody counts."""
+
+
 class Tail:
     """A ring with every entry after `floor` up to `cursor`, and who waits for the next one."""
 
     __slots__ = (
         "_bytes",
         "_hole",
+        "_on_hole",
         "_ring",
         "cursor",
         "dirty",
@@ -71,7 +76,9 @@ class Tail:
         "waiting",
     )
 
-    def __init__(self, run_id: RunId, key: bytes, after: EventId) -> None:
+    def __init__(
+        self, run_id: RunId, key: bytes, after: EventId, on_hole: Callable[[], None] = _nothing
+    ) -> None:
         self.run_id = run_id
         self.key = key
         self.floor = after
@@ -85,6 +92,7 @@ class Tail:
         self._ring: list[Entry] = []
         self._bytes = 0
         self._hole: EventId | None = None
+        self._on_hole = on_hole
 
     @property
     def ring_size(self) -> tuple[int, int]:
@@ -129,6 +137,7 @@ class Tail:
         """Logs, once, that `found` does not follow what was read: the log was tampered with."""
         if self._hole != found:
             self._hole = found
+            self._on_hole()
             log.error("log.hole", run_id=self.run_id, after=str(self.cursor), found=str(found))
 
     def wake(self, viewers: Iterable[Viewer]) -> None:

@@ -24,6 +24,7 @@ from machina.eventlog.outbox import AttemptLog, Outbox
 from machina.eventlog.script import AppendScript, Batch, Verdict
 from machina.eventlog.together import run_together
 from machina.ids import RunId
+from machina.observability.metrics import Metrics, make_metrics
 
 __all__ = ["AttemptLog", "EventLogWriter"]
 
@@ -52,6 +53,7 @@ class EventLogWriter:
         outbox_seconds: float,
         may_commit: Callable[[], bool] = always,
         rng: random.Random | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`client` must not retry by itself; `may_commit` says whether the lease is fresh.
 
@@ -65,6 +67,7 @@ class EventLogWriter:
         self._backoff = Backoff(rng or make_rng())
         self._is_full = False
         self._running = False
+        self._metrics = (metrics or make_metrics()).log
 
     async def run(self) -> None:
         """Commits until cancelled. If it raises, call it again: nothing is lost."""
@@ -137,12 +140,14 @@ class EventLogWriter:
             await asyncio.sleep(HOLD_SECONDS)
 
     async def _commit(self, taken: Sequence[tuple[AttemptLog, Batch]]) -> None:
+        sent = time.monotonic()
         try:
             verdicts = await self._script.commit([batch for _, batch in taken])
         except (RedisError, OSError) as error:
             # Ambiguous, or refused as a whole (out of memory, loading, read-only): the same ids
             # go out again. The outbox's age limit ends this.
             self._outbox.offer_again()
+            self._metrics.commit_failures.inc()
             self._is_full = _has_no_room(error)
             if self._backoff.failures == 0:
                 log.warning("append.delayed", error=repr(error), runs=len(taken))
@@ -151,10 +156,20 @@ class EventLogWriter:
         if self._backoff.failures:
             log.info("append.resumed", failures=self._backoff.failures)
             self._backoff.reset()
+        self._measure(taken, sent)
         for (attempt_log, batch), verdict in zip(taken, verdicts, strict=True):
             self._settle(attempt_log, batch, verdict)
 
+    def _measure(self, taken: Sequence[tuple[AttemptLog, Batch]], sent: float) -> None:
+        """Once per commit and never per entry; before what is acknowledged is forgotten."""
+        now = time.monotonic()
+        self._metrics.commit_seconds.observe(now - sent)
+        self._metrics.append_seconds.observe(now - (taken[0][0].oldest or sent))
+        self._metrics.entries.inc(sum(len(batch.lines) for _, batch in taken))
+
     def _settle(self, attempt_log: AttemptLog, batch: Batch, verdict: Verdict) -> None:
+        if verdict.answer is Answer.DUP:
+            self._metrics.answers.labels(verdict.answer).inc()
         if verdict.answer.is_success:
             self._outbox.settle(attempt_log, batch)
         else:
@@ -174,6 +189,7 @@ class EventLogWriter:
             answer=str(answer),
             **fields,
         )
+        self._metrics.answers.labels(answer).inc()
         attempt_log.refuse(answer)
 
 

@@ -18,7 +18,7 @@ KINDS: Final = ("agent", "workflow", "task")
 OUTCOMES: Final = ("executed", "failed", "cancelled", "timeout")
 QUEUES: Final = ("streaming_priority", "high_priority", "normal_priority", "low_priority")
 LEFT: Final = ("drain", "log_lost", "store_lost", "fenced")
-ANSWERS: Final = ("DUP", "GAP", "FENCED", "CLOSED", "LOST", "OUTBOX")
+ANSWERS: Final = ("DUP", "GAP", "FENCED", "CLOSED", "LOST", "OUTBOX", "FULL")
 REFUSALS: Final = {
     "too_many_streams": "gate",
     "breaker_open": "breaker",
@@ -119,7 +119,7 @@ class LogMetrics:
         )
         self.answers = make.counter(
             "machina_append_answers_total",
-            "Answers to an attempt's entries other than OK; OUTBOX means that none came in time.",
+            "Answers to an attempt's entries other than OK; OUTBOX and FULL: none came in time.",
             answer=ANSWERS,
         )
         self.outbox_bytes = make.gauge(
@@ -127,7 +127,7 @@ class LogMetrics:
         )
         self.holes = make.counter(
             "machina_log_holes_total",
-            "Logs in which a reader found entries missing between others.",
+            "Places where a reader found entries missing between others.",
         )
 
 
@@ -238,5 +238,6 @@ def make_metrics(
     Args:
         share: The part this process has in its group's metrics, made before them.
     """
-    disable_created_metrics()  # one more series for each, that says when its process started
+    # Else each has one more series, that says when its process started.
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library
     return Metrics(registry or CollectorRegistry(), share)

@@ -13,6 +13,8 @@ from typing import Final
 
 import structlog
 
+from machina.observability.metrics import Metrics, make_metrics
+
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -33,11 +35,13 @@ class Supervisor:
         first_pause: float = FIRST_PAUSE_SECONDS,
         longest_pause: float = LONGEST_PAUSE_SECONDS,
         settle: float = SETTLE_SECONDS,
+        metrics: Metrics | None = None,
     ) -> None:
         """Pauses before a restart grow from `first_pause` to `longest_pause`, in seconds."""
         self._first_pause = first_pause
         self._longest_pause = longest_pause
         self._settle = settle
+        self._restarts = (metrics or make_metrics()).process.restarts
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._failing: set[str] = set()
@@ -65,6 +69,7 @@ class Supervisor:
         """
         if name in self._keepers:
             raise ValueError(f"a task named {name} is supervised already")
+        self._restarts.labels(name)
         self._keepers[name] = asyncio.create_task(self._keep(name, function), name=f"keep {name}")
 
     async def stop(self, name: str) -> None:
@@ -97,6 +102,7 @@ class Supervisor:
                 well.cancel()
                 self._running.pop(name, None)
             self._failing.add(name)
+            self._restarts.labels(name).inc()
             if loop.time() - began > 2 * self._longest_pause:
                 pause = self._first_pause
             # From the loop, because a line that cannot be written must not stop the restart.

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -17,10 +18,22 @@ TICK_SECONDS: Final = 0.5
 LAG_SECONDS: Final = 2.0
 
 
+def _ignore(late: float) -> None:
+    """For loops whose lag nobody measures."""
+
+
 class LoopWatchdog:
     """A thread that watches one event loop: every run of the process stands still with it."""
 
-    def __init__(self, *, tick_seconds: float = TICK_SECONDS, lag_seconds: float = LAG_SECONDS):
+    def __init__(
+        self,
+        *,
+        tick_seconds: float = TICK_SECONDS,
+        lag_seconds: float = LAG_SECONDS,
+        on_tick: Callable[[float], None] = _ignore,
+    ):
+        """`on_tick` is told twice a second how late the loop was, in seconds."""
+        self._on_tick = on_tick
         self._tick = tick_seconds
         self._lag = lag_seconds
         self._stopping = threading.Event()
@@ -37,7 +50,8 @@ class LoopWatchdog:
         try:
             while True:
                 await asyncio.sleep(self._tick)
-                self._seen = time.monotonic()
+                before, self._seen = self._seen, time.monotonic()
+                self._on_tick(max(0.0, self._seen - before - self._tick))
         finally:
             self._stopping.set()
 

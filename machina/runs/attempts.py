@@ -11,16 +11,17 @@ import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from machina.errors import Fenced, InternalError, QueueDown
+from machina.errors import AttemptsExhausted, Fenced, InternalError, QueueDown, StorageFull
 from machina.eventlog.answers import Answer, AppendRefused
 from machina.eventlog.reader import LogState
 from machina.eventlog.writer import AttemptLog, EventLogWriter
 from machina.events import Entry, Event, encode
 from machina.ids import EventId, RunId
+from machina.observability.metrics import Metrics, make_metrics
 from machina.queue.names import Queue
 from machina.runs.closing import first_event, repair_event, terminal_events
 from machina.runs.records import RunRecords
@@ -35,6 +36,10 @@ WAKE_AFTER = timedelta(seconds=5)
 
 class Enqueue(Protocol):
     async def enqueue_run(self, run_id: RunId, queue: Queue) -> None: ...
+
+
+INFRASTRUCTURE: Final = frozenset((AttemptsExhausted.code, StorageFull.code))
+"""Codes of runs that failed through no fault of their definition, caller or model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,9 @@ class Attempts:
         inspect: Callable[[RunId], Awaitable[LogState]],
         clock: Callable[[], Awaitable[datetime]],
         lifetime: LogLifetime,
+        metrics: Metrics | None = None,
+        *,
+        on_infrastructure_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.records = records
         self._writer = writer
@@ -71,6 +79,8 @@ class Attempts:
         self._inspect = inspect
         self.clock = clock
         self._lifetime = lifetime
+        self.metrics = (metrics or make_metrics()).runs
+        self._on_infrastructure_failure = on_infrastructure_failure
 
     async def claim(self, run_id: RunId, holder: str) -> Run | None:
         """The run, now held by `holder` as its next attempt; None when there is nothing to do."""
@@ -86,9 +96,14 @@ class Attempts:
         Raises:
             Fenced: the run is somebody else's by now; nothing was changed.
         """
-        decided = await self.records.decide(run, outcome, await self.clock())
+        now = await self.clock()
+        decided = await self.records.decide(run, outcome, now)
         if decided is None:
             raise Fenced("The run has a newer attempt; this one ended nothing.")
+        if outcome.code in INFRASTRUCTURE:
+            self._on_infrastructure_failure()
+        self.metrics.ended.labels(run.kind, decided.status).inc()
+        self.metrics.seconds.labels(run.kind).observe((now - run.created).total_seconds())
         return decided
 
     async def publish(self, decided: Run, attempt_log: AttemptLog) -> bool:
@@ -172,6 +187,7 @@ class Attempts:
         finally:
             attempt_log.close()
         await self.records.mark_published(claimed)
+        self.metrics.repaired.inc()
         log.info("run.repaired", run_id=run.id, attempt=claimed.attempt)
         return Repair(is_published=True)
 

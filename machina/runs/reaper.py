@@ -139,6 +139,7 @@ class Reaper:
         held = await self._records.find(
             {"worker": worker, "status": str(RunStatus.RUNNING)}, limit=10 * BATCH
         )
+        self._attempts.metrics.buried.inc()
         log.warning("worker.buried", worker=worker, runs=len(held))
         for run in held:
             await self._reclaim(run)
@@ -160,6 +161,7 @@ class Reaper:
         spent = run.attempts_spent + 1
         if not await self._attempts.hand_back(run, spent=True):
             return
+        self._attempts.metrics.reclaimed.inc()
         log.warning("attempt.reclaimed", run_id=run.id, attempt=run.attempt, spent=spent)
         if spent >= self._max_attempts:
             self._close(run, exhausted(run, spent))

@@ -19,7 +19,7 @@ from machina.store.mongo_documents import Documents
 from machina.store.mongo_errors import ServerRefused
 from machina.store.mongo_plans import Filter, may_insert, plan_update
 from machina.store.mongo_scans import Scan
-from machina.store.mongo_values import Converter, converted, is_id, unique_fields
+from machina.store.mongo_values import UNIQUE, Converter, converted, is_id
 from machina.store.ordering import check_field
 from machina.store.paths import project, split_path
 
@@ -141,7 +141,7 @@ class MongoCollection:
 
     def _cannot_fail(self, change: Change) -> bool:
         """Whether no record can refuse a change: the server does not take a half-done one back."""
-        kept = {"_id", *unique_fields(self._name)}
+        kept = {"_id", *UNIQUE[self._name]}
         return all(
             name in ("$set", "$unset")
             and kept.isdisjoint(paths)

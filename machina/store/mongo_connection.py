@@ -83,10 +83,19 @@ def connect(
         ) from None
 
 
-class Connection:
-    """Calls a database on the event loop that it was made on."""
+Probe = Callable[[Any], Awaitable[bool]]
 
-    def __init__(self, client: Any) -> None:
+
+class Connection:
+    """Calls a database on the event loop that it was made on.
+
+    Args:
+        client: made by `connect`.
+        probe: finds out whether the server of a database means what MongoDB means.
+    """
+
+    def __init__(self, client: Any, *, probe: Probe = is_faithful) -> None:
+        self._probe = probe
         self._client = client
         self.database = client.get_default_database(DEFAULT_DATABASE)
         self._scans = asyncio.Semaphore(SCANS_AT_ONCE)
@@ -167,7 +176,7 @@ class Connection:
     async def _make_contact(self) -> bool:
         async with self._bounded(), self._calls:
             try:
-                faithful = await is_faithful(self.database)
+                faithful = await self._probe(self.database)
                 await create_indexes(self.database, faithful=faithful)
             except DRIVER_ERRORS as error:
                 raise named(error, "") from error

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from machina.errors import Invalid
 from machina.store.base import Change, Query, Record
-from machina.store.indexes import indexed_fields
 from machina.store.matching import conjuncts, is_operators
 from machina.store.mongo_values import (
+    INDEXED,
     VERSION,
     Converter,
     check_record,
@@ -196,7 +196,7 @@ def plan_update(collection: str, change: Change, converter: Converter) -> Filter
     refuses: then the change must be made in this process.
     """
     update: Filter = {"$inc": {VERSION: 1}}
-    indexed = frozenset(indexed_fields(collection))
+    indexed = INDEXED[collection]
     try:
         for name, operands in change.items():
             for path, operand in operands.items():

@@ -12,12 +12,11 @@ from typing import Final
 from bson.raw_bson import RawBSONDocument
 
 from machina.store.base import Query, QueryRefused, Record, Sort
-from machina.store.indexes import indexed_fields
 from machina.store.matching import compile_query
 from machina.store.mongo_documents import Documents, Keys
 from machina.store.mongo_errors import TookTooLong
 from machina.store.mongo_plans import Plan, plan_query
-from machina.store.mongo_values import Found, decode, is_id, stored_path
+from machina.store.mongo_values import INDEXED, Found, decode, is_id, stored_path
 from machina.store.ordering import RecordOrder
 
 MAX_SCAN_SECONDS: Final = 5.0
@@ -54,7 +53,7 @@ class Scan:
     async def plan(self) -> Plan:
         """What the server at hand may be asked."""
         faithful = await self._documents.is_faithful()
-        return plan_query(self.query, indexed_fields(self._documents.name), faithful=faithful)
+        return plan_query(self.query, INDEXED[self._documents.name], faithful=faithful)
 
     async def first(self) -> Found | None:
         """The first match in order."""

@@ -18,10 +18,11 @@ class Shared(Generic[Result]):
 
     async def get(self) -> Result:
         """What was made, or the outcome of the attempt under way, or of a new one."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._make())
-            self._task.add_done_callback(self._settle)
-        return await asyncio.shield(self._task)
+        task = self._task
+        if task is None:
+            task = self._task = asyncio.create_task(self._make())
+            task.add_done_callback(self._settle)
+        return task.result() if task.done() else await asyncio.shield(task)
 
     def forget(self) -> None:
         """The next call makes it anew; an attempt under way counts as new."""

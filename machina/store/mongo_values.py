@@ -27,7 +27,15 @@ from machina.store.values import MAX_DEPTH, as_utc, sound_text
 VERSION: Final = "%v"
 _BYTES: Final = "%bytes"
 _ESCAPE: Final = b"%"
+_SINGLE: Final = frozenset((int, float, datetime, bytes))
 _INT64: Final = range(-(2**63), 2**63)
+INDEXED: Final = {name: indexed_fields(name) for name in COLLECTIONS}
+"""The fields of each collection that some index holds."""
+UNIQUE: Final = {
+    name: frozenset(key for index in indexes if index.unique for key in index.keys)
+    for name, indexes in COLLECTIONS.items()
+}
+"""Those that a unique index holds."""
 INLINE_NODES: Final = 5_000
 """What is converted on the event loop; a larger record is converted on a thread."""
 INLINE_BYTES: Final = 65_536
@@ -96,9 +104,9 @@ class Converter:
             return value if value.isascii() else sound_text(value)
         if value is None or kind is bool:
             return value
-        if isinstance(value, Mapping | list | tuple):
-            return self._container(value, where, depth)
-        return self._single(value, where)
+        if kind in _SINGLE or not isinstance(value, Mapping | list | tuple):
+            return self._single(value, where)
+        return self._container(value, where, depth)
 
     def _container(self, value: Any, where: str, depth: int) -> Any:
         if depth > MAX_DEPTH:
@@ -202,19 +210,16 @@ def check_record(collection: str, record: Record) -> None:
     """
     if not is_id(record.get("_id")):
         raise Invalid(f"A record's '_id' is text, not {record.get('_id')!r:.80}.", field="_id")
-    for field in indexed_fields(collection):
-        require_indexable(collection, field, record.get(field))
+    for field in INDEXED[collection]:
+        value = record.get(field)
+        if value is not None and type(value) is not str:
+            require_indexable(collection, field, value)
 
 
 def require_indexable(collection: str, field: str, value: Any) -> None:
     """Refuses a value that an indexed field cannot hold; see `check_record`."""
     require_single(collection, field, value)
-    if value is not None and not isinstance(value, str) and field in unique_fields(collection):
+    if field in UNIQUE[collection] and not (value is None or isinstance(value, str)):
         raise Invalid(
             f"'{field}' of a record in '{collection}' is text, not {value!r:.80}.", field=field
         )
-
-
-def unique_fields(collection: str) -> frozenset[str]:
-    """The fields that some unique index of a collection holds."""
-    return frozenset(key for index in COLLECTIONS[collection] if index.unique for key in index.keys)

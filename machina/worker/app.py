@@ -16,6 +16,8 @@ import structlog
 
 from machina.errors import SettingsInvalid
 from machina.ids import RunId, make_mint
+from machina.observability.metrics import Metrics, make_metrics
+from machina.observability.sampling import Readings, Sampler
 from machina.observability.supervision import Background, Supervisor
 from machina.observability.watchdog import LoopWatchdog
 from machina.queue.broker import DoorbellBroker, make_broker
@@ -41,6 +43,10 @@ class Crew(Protocol):
     def background(self) -> Mapping[str, Background]:
         """Loops to supervise while the process lives: writer, cancel listener, reaper, …"""
 
+    @property
+    def readings(self) -> Readings:
+        """What the gauges show of it."""
+
     def hold_as(self, worker_id: str) -> None:
         """Claims of now on are made under this id."""
 
@@ -62,6 +68,7 @@ class Seat:
     may_commit: Callable[[], bool]
     """Whether the lease is fresh: while it is not, nothing may be written to a log."""
     supervisor: Supervisor
+    metrics: Metrics | None = None
 
 
 ExecuteFactory = Callable[[Seat], AbstractAsyncContextManager[Crew]]
@@ -76,6 +83,7 @@ async def run_worker(
     stop: asyncio.Event,
     execute_factory: ExecuteFactory,
     open_leases: OpenLeases | None = None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Executes runs of `queues`, at most `threads` at once, until `stop` is set.
 
@@ -83,13 +91,16 @@ async def run_worker(
 
     Args:
         open_leases: Opens the store of the lease; by default the one of the settings.
+        metrics: Where everything here is counted; by default in metrics of its own.
 
     Raises:
         SettingsInvalid: no Redis is configured.
     """
     if settings.redis_url is None:
         raise SettingsInvalid("REDIS_URL is not set; name the Redis of the queue.")
-    process = _WorkerProcess(settings, settings.redis_url, queues, threads, open_leases)
+    process = _WorkerProcess(
+        settings, settings.redis_url, queues, threads, open_leases, metrics or make_metrics()
+    )
     await process.run(execute_factory, stop)
 
 
@@ -103,13 +114,15 @@ class _WorkerProcess:
         queues: Sequence[Queue],
         threads: int,
         open_leases: OpenLeases | None,
+        metrics: Metrics,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._settings = settings
         self._redis_url = redis_url
         self._queues = queues
         self._slots = Slots(threads)
-        self._supervisor = Supervisor()
+        self._metrics = metrics
+        self._supervisor = Supervisor(metrics=metrics)
         self._crew: Crew | None = None
         self._keeper = LeaseKeeper(
             open_leases or functools.partial(_open_leases, settings),
@@ -121,7 +134,7 @@ class _WorkerProcess:
         )
 
     async def run(self, execute_factory: ExecuteFactory, stop: asyncio.Event) -> None:
-        seat = Seat(self._settings, self._keeper.is_fresh, self._supervisor)
+        seat = Seat(self._settings, self._keeper.is_fresh, self._supervisor, self._metrics)
         try:
             async with execute_factory(seat) as self._crew:
                 await self._work(self._crew, stop)
@@ -136,8 +149,11 @@ class _WorkerProcess:
         try:
             for name, function in crew.background.items():
                 self._supervisor.start(name, function)
-            self._supervisor.start("watchdog", LoopWatchdog().run)
+            on_tick = self._metrics.process.loop_lag.labels("worker").observe
+            self._supervisor.start("watchdog", LoopWatchdog(on_tick=on_tick).run)
             self._supervisor.start("intake", intake.run)
+            readings = {**crew.readings, **self._readings(intake, in_flight)}
+            self._supervisor.start("sampler", Sampler(self._metrics, readings).run)
             log.info("worker.started", queues=list(self._queues), threads=self._slots.total)
             await stop.wait()
         finally:
@@ -167,6 +183,14 @@ class _WorkerProcess:
     async def _stop_intake(self, intake: Intake) -> None:
         await self._supervisor.stop("intake")
         await intake.stop()
+
+    def _readings(self, intake: Intake, in_flight: InFlight) -> Readings:
+        shown = self._metrics
+        return {
+            shown.runs.in_flight: lambda: len(in_flight),
+            shown.runs.slots: lambda: self._slots.total,
+            shown.process.redis_connections.labels("worker", "broker"): intake.redis_connections,
+        }
 
     def _make_broker(self) -> DoorbellBroker:
         return make_broker(

@@ -12,6 +12,7 @@ from machina.eventlog.answers import EventTooLarge
 from machina.eventlog.writer import AttemptLog
 from machina.events import Event
 from machina.ids import RunId
+from machina.observability.sampling import Readings
 from machina.observability.supervision import Background
 from machina.resources import Resources, open_resources
 from machina.runs.run import Run
@@ -47,6 +48,11 @@ class WorkerCrew:
             "cancel-watch": self._executions.watch_cancels,
             "reaper": self._resources.reaper.run,
         }
+
+    @property
+    def readings(self) -> Readings:
+        """What the gauges show of any process that shares these resources."""
+        return self._resources.readings("worker")
 
     def hold_as(self, worker_id: str) -> None:
         """Claims of now on are made under this id."""
@@ -97,7 +103,9 @@ def _emit_into(attempt_log: AttemptLog) -> Emit:
 async def open_crew(seat: Seat) -> AsyncIterator[WorkerCrew]:
     """Opens what executing runs needs; closes it after the last run."""
     async with (
-        open_resources(seat.settings, process="worker", may_commit=seat.may_commit) as resources,
+        open_resources(
+            seat.settings, process="worker", may_commit=seat.may_commit, metrics=seat.metrics
+        ) as resources,
         aclosing(Providers(seat.settings)) as providers,
     ):
         yield WorkerCrew(resources, providers)

@@ -77,6 +77,7 @@ class Execution:
             return
         structlog.contextvars.bind_contextvars(run_id=run.id, attempt=run.attempt)
         log.info("attempt.claimed", queue=str(run.queue), target=run.target_name)
+        self._measure_wait(run)
         attempt_log = self._attempts.open_log(run, on_refused=self._refused)
         try:
             outcome = await self._outcome(run, attempt_log)
@@ -212,6 +213,7 @@ class Execution:
         event = "attempt.fenced" if reason is Interrupt.FENCED else "attempt.left"
         level = logging.INFO if reason is Interrupt.DRAIN else logging.WARNING
         log.log(level, event, reason=str(reason))
+        self._attempts.metrics.attempts_left.labels(reason).inc()
         if reason is not Interrupt.FENCED:
             await self._persist(lambda: self._attempts.hand_back(run, spent=reason in SPENT))
 
@@ -227,6 +229,11 @@ class Execution:
                 log.warning("store.retry", error=down.message)
             await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
             tries += 1
+
+    def _measure_wait(self, run: Run) -> None:
+        if run.attempt == 1 and run.started is not None:
+            waited = (run.started - run.created).total_seconds()
+            self._attempts.metrics.queue_wait.labels(run.queue).observe(waited)
 
     def _refused(self, answer: Answer) -> None:
         log.warning("attempt.refused", answer=str(answer), run_id=self.run_id)

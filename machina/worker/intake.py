@@ -13,6 +13,7 @@ import structlog
 from dramatiq import Worker
 
 from machina.ids import RunId
+from machina.observability.sampling import count_connections
 from machina.queue.broker import DoorbellBroker
 from machina.queue.consumer import HandOverRefused
 from machina.queue.names import Queue
@@ -77,6 +78,10 @@ class Intake:
         with self._guard:
             self._closed = True
 
+    def redis_connections(self) -> int:
+        """The connections that its threads share."""
+        return self._working.redis_connections() if self._working is not None else 0
+
     async def stop(self) -> None:
         """Ends the threads and gives back what they hold, off the loop and within 1.5 s."""
         if self._working is None:
@@ -110,6 +115,9 @@ class _Working:
     def ended_threads(self) -> list[str]:
         threads = (*self._worker.workers, *self._worker.consumers.values())
         return [thread.name for thread in threads if not thread.is_alive()]
+
+    def redis_connections(self) -> int:
+        return count_connections(self._broker.client)
 
     def stop(self) -> None:
         """Dramatiq stops one kind of thread after the other; told all at once, it is faster."""

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from machina.admission import Admission, AdmissionMiddleware, Gate, Handle, handle_of
-from machina.breaker import Breaker, State
+from machina.breaker import Breaker, SharedBreaker, State
 from machina.errors import BreakerOpen, Overloaded, TooManyViewers
 from tests.running import eventually
 
@@ -24,7 +24,11 @@ def make_admission(capacity: int = 2, *, max_viewers: int = 100) -> Admission:
     clock = asyncio.get_running_loop().time
     return Admission(
         Gate(capacity, wait_seconds=0, clock=clock, random=lambda: 0.5),
-        Breaker("agent_streaming", threshold=2, cool_down_seconds=0, probe_seconds=20, clock=clock),
+        SharedBreaker(
+            Breaker(
+                "agent_streaming", threshold=2, cool_down_seconds=0, probe_seconds=20, clock=clock
+            )
+        ),
         max_viewers=max_viewers,
     )
 

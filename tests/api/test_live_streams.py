@@ -164,7 +164,7 @@ async def test_a_client_that_leaves_does_not_stop_the_run_and_its_permit_is_free
         line, hand = await served.start()
         assert served.api.admission.gate.active == 1
         leave(line)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):  # a heartbeat would come after ten
             await served.settled()
         await hand.text("still here")
         run = await hand.finish()
@@ -262,16 +262,23 @@ async def test_a_client_that_stops_reading_is_cut_off_and_frees_its_place(
         assert run.status is RunStatus.EXECUTED
 
 
+@pytest.fixture
+async def draining(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Served]:
+    async with served_with(tmp_path, redis_server, drain_seconds=1.5) as served:
+        yield served
+
+
 async def test_a_drain_ends_open_streams_at_an_event_boundary_and_cancels_no_run(
-    served: Served,
+    draining: Served,
 ) -> None:
+    served = draining
     sse = {"headers": "Accept: text/event-stream\r\n"}
     ndjson_line, first = await served.start(HELLO | {"on_disconnect": "cancel"})
     sse_line, second = await served.start(HELLO | {"on_disconnect": "cancel"}, **sse)
     served.api.resources.draining = True
     await first.text("while draining")
     assert b"while draining" in await ndjson_line.chunk()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(5):
         assert await ndjson_line.chunk() == b""
         hint = await sse_line.chunk()
         assert hint.startswith(b"retry: ")
@@ -290,7 +297,7 @@ async def test_a_connection_of_the_greatest_age_is_ended_to_be_resumed(
 ) -> None:
     async with served_with(tmp_path, redis_server, max_connection_seconds=0.3) as served:
         line, hand = await served.start()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(4):
             assert await line.chunk() == b""
         line.leave()
         await hand.finish()
@@ -321,7 +328,7 @@ async def test_a_probe_closes_the_breaker_when_its_first_event_has_come(
     small = {"circuit_breaker_threshold": 1, "breaker_cool_down_seconds": 0.2}
     async with served_with(tmp_path, redis_server, **small) as served:
         breaker = served.api.admission.breaker
-        breaker.failure(breaker.admit())
+        breaker.failure(await breaker.admit())
         await eventually(lambda: breaker.state is State.HALF_OPEN)
         probe = await served.dial("/agent/stream/hello")
         hand = await next_hand(served.api.resources)

@@ -226,7 +226,7 @@ async def test_a_join_is_refused_neither_by_the_gate_nor_by_the_breaker(
         first = await client.post("/agent/stream/hello", json=HELLO, headers=headers)
     admission = api.admission
     permits = [await admission.gate.acquire() for _ in range(admission.gate.capacity)]
-    open_the_breaker(api)
+    await open_the_breaker(api)
     again = await client.post("/agent/stream/hello", json=HELLO, headers=headers)
     assert again.content == first.content
     assert len(permits) == admission.gate.active
@@ -235,7 +235,7 @@ async def test_a_join_is_refused_neither_by_the_gate_nor_by_the_breaker(
 async def test_an_open_breaker_is_503_with_a_time_to_wait(
     api: Api, client: httpx.AsyncClient
 ) -> None:
-    open_the_breaker(api)
+    await open_the_breaker(api)
     answer = await client.post("/agent/stream/hello", json=HELLO)
     assert_problem(answer, 503, "breaker_open")
     assert 1 <= int(answer.headers["retry-after"]) <= 15
@@ -259,7 +259,8 @@ async def test_a_draining_process_starts_nothing(api: Api, client: httpx.AsyncCl
         assert answer.headers["retry-after"] == "1"
 
 
-def open_the_breaker(api: Api) -> None:
+async def open_the_breaker(api: Api) -> None:
     breaker = api.admission.breaker
     for _ in range(breaker.snapshot().threshold):
-        breaker.failure(breaker.admit())
+        breaker.failure(await breaker.admit())
+        await breaker.settle()

@@ -40,12 +40,15 @@ async def test_streaming_health_has_exactly_the_guides_keys_in_its_order(
 async def test_streaming_health_shows_what_is_going_on(api: Api, nobody: httpx.AsyncClient) -> None:
     permit = await api.admission.gate.acquire()
     breaker = api.admission.breaker
-    breaker.failure(breaker.admit())
+    await breaker.reset()  # from now on it is the fleet's
+    breaker.failure(await breaker.admit())
+    await breaker.settle()
     body = (await nobody.get("/system/streaming-health")).json()
     assert body["web_worker_streams"] == {"active": 1, "max": 10, "available": 9}
     assert body["circuit_breakers"]["agent_streaming"]["failure_count"] == 1
     for _ in range(4):
-        breaker.failure(breaker.admit())
+        breaker.failure(await breaker.admit())
+        await breaker.settle()
     permit.release()
     body = (await nobody.get("/system/streaming-health")).json()
     assert body["status"] == "degraded"
@@ -111,6 +114,7 @@ async def test_without_redis_the_process_is_unready_and_opens_the_breaker(
         for _ in range(threshold):
             refused = await calls.post("/agent/stream/hello", json=HELLO, headers=headers)
             assert_problem(refused, 503, "queue_unavailable")
+            await fragile.admission.breaker.settle()
         open_now = await calls.post("/agent/stream/hello", json=HELLO, headers=headers)
         assert_problem(open_now, 503, "breaker_open")
         assert fragile.admission.gate.active == 0

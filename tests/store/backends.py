@@ -72,8 +72,10 @@ class MongoPlace:
                 yield backend
 
 
-PLACES: Final[Mapping[str, Callable[[Path], Place]]] = {
+PLACES: Final[dict[str, Callable[[Path], Place]]] = {
     "embedded": EmbeddedPlace,
     "mongo": lambda _: MongoPlace(shared_server().url),
-} | ({"real-mongo": lambda _: MongoPlace(real_url())} if REAL_URL is not None else {})
+}
+if REAL_URL is not None:
+    PLACES["real-mongo"] = lambda _: MongoPlace(real_url())
 CHILD_ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": "."}

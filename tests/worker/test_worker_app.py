@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from machina.errors import SettingsInvalid
 from machina.ids import RunId
+from machina.observability.sampling import Readings
 from machina.observability.supervision import Background
 from machina.queue import keys
 from machina.queue.enqueue import Enqueuer, make_queue_client
@@ -54,6 +55,10 @@ class ScriptedCrew:
     @property
     def background(self) -> Mapping[str, Background]:
         return {"loop": self._loop}
+
+    @property
+    def readings(self) -> Readings:
+        return {}
 
     async def _loop(self) -> None:
         self.loops["loop"] += 1

@@ -6,12 +6,13 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from machina.api.routes import agents, executions, system, workflows
+from machina.api.routes import agents, executions, metrics, system, workflows
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     agents.router,
     workflows.router,
     executions.router,
     system.router,
+    metrics.router,
 )
 """Paths and scopes stand with the routes; every path needs a key unless `security.py` names it."""

@@ -128,7 +128,7 @@ async def reset_breaker(
             f"There is no circuit breaker '{name[:60]}'; there is '{admission.breaker.name}'.",
             field="name",
         )
-    admission.breaker.reset()
+    await admission.breaker.reset()
     return one({"name": name} | _breaker_figures(admission), "circuit breaker reset")
 
 

@@ -1,0 +1,1 @@
+"""Measures the product beside its references, in one command: `python -m bench`."""

@@ -42,6 +42,15 @@ def thread_count(pid: int) -> int:
     return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
 
 
+def started_at(pid: int) -> int | None:
+    """When a process began, in ticks since boot; None when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[19])
+
+
 def descendants(pid: int) -> list[int]:
     """A process and everything it started that lives, parents first."""
     children: dict[int, list[int]] = {}

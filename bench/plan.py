@@ -18,9 +18,7 @@ class Script:
     @property
     def directive(self) -> str:
         """The directive as the scripted model reads it."""
-        return (
-            f"[[script: tokens={self.tokens} delay_ms={self.delay_ms} first_ms={self.first_ms}]]"
-        )
+        return f"[[script: tokens={self.tokens} delay_ms={self.delay_ms} first_ms={self.first_ms}]]"
 
     @property
     def answer(self) -> str:

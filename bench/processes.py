@@ -16,7 +16,7 @@ from typing import Final
 
 import redis
 
-from bench.machine import descendants
+from bench.machine import descendants, started_at
 from machina.cli.redis_child import find_redis_server
 from tests.journeys.harness import free_port
 
@@ -87,13 +87,13 @@ class Process:
 
     def close(self) -> None:
         """Asks it to end, then kills whatever is left of it."""
-        started = self.pids
+        started = {pid: started_at(pid) for pid in self.pids}
         self._process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
-        for pid in started:
-            with suppress(ProcessLookupError):
-                if os.getpgid(pid) == self._process.pid or pid == self._process.pid:
+        for pid, began in started.items():
+            if began is not None and started_at(pid) == began:
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._process.wait()
 

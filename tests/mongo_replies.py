@@ -37,7 +37,7 @@ class MongoReplies:
         """How far its clock is ahead."""
         self.answer: Callable[[Command], Mapping[str, Any] | None] = lambda _: {}
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -57,21 +57,20 @@ class MongoReplies:
         """Closes everything."""
         assert self._server is not None
         self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in list(self._open):
+            writer.close()
+        while self._open:  # noqa: ASYNC110  # each connection's task ends with its own
+            await asyncio.sleep(0)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+        self._open.add(writer)
         try:
             with suppress(asyncio.IncompleteReadError, ConnectionError):
                 while await self._exchange(reader, writer):
                     pass
         finally:
-            self._tasks.discard(task)
+            self._open.discard(writer)
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -91,7 +90,7 @@ class MongoReplies:
 
     def _reply(self, command: Command) -> Mapping[str, Any] | None:
         name = next(iter(command))
-        if name == "hello":
+        if name in ("hello", "ismaster"):
             self.greetings += command["$db"] == "machina"
             return self._greeting()
         if name in ("ping", "endSessions"):
@@ -106,7 +105,6 @@ class MongoReplies:
         return {
             "ok": 1.0,
             "isWritablePrimary": True,
-            "ismaster": True,
             "helloOk": True,
             "maxBsonObjectSize": 16_777_216,
             "maxMessageSizeBytes": 48_000_000,

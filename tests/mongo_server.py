@@ -1,6 +1,6 @@
 """A server that speaks MongoDB's protocol, as a child of the tests that they may maltreat.
 
-It is `nx-27017`, from the development dependencies: no mongod can be installed from a package index.
+It is `nx-27017`, a development dependency: no package index has a mongod.
 `MACHINA_TEST_MONGO_URL` names a real one, which the store's contract is then checked against too.
 """
 

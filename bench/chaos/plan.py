@@ -76,21 +76,17 @@ class RunPlan:
     delay_ms: int
     cancel_after: int | None = None
     """Events seen before the cancel is sent; None for a run that may end by itself."""
-    padding: int = 0
-    """Bytes by which every token is longer than it needs to be."""
 
     @property
     def body(self) -> dict[str, object]:
         """The request that starts it."""
-        what = f'text="{self.text}"' if self.padding else f"tokens={self.tokens}"
-        script = f"[[script: {what} delay_ms={self.delay_ms}]]"
+        script = f"[[script: tokens={self.tokens} delay_ms={self.delay_ms}]]"
         return {"messages": [{"role": "user", "content": script}], "stream_workflows": False}
 
     @property
     def text(self) -> str:
         """What the model says, whole."""
-        padding = "." * self.padding
-        return " ".join(f"tok-{number}{padding}" for number in range(self.tokens))
+        return " ".join(f"tok-{number}" for number in range(self.tokens))
 
 
 @dataclass(frozen=True, slots=True)

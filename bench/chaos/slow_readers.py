@@ -26,10 +26,11 @@ SLOW_SECONDS: Final = 60.0
 FREE_SECONDS: Final = 45.0
 MOST_GROWTH_MB: Final = 30.0
 FD_MARGIN: Final = 2
-WORDS: Final = 30
-PADDING: Final = 1_900
-"""Together some 350 KB per stream: more than the small buffers below take."""
-DELAY_MS: Final = 100
+STARTERS: Final = 10
+"""So many start runs of their own, which takes permits; the others watch one that has ended."""
+TOKENS: Final = 4_000
+"""Together some 400 KB per stream: more than the small buffers below take."""
+DELAY_MS: Final = 1
 SMALL_BUFFER: Final = 2_304
 SMALL_SEGMENT: Final = 536
 """On loopback a large segment would make the kernel buffer megabytes at the sender."""
@@ -54,12 +55,15 @@ async def run_slow_readers(
     """Fills the verdict: growth of the only API, and when permits and descriptors were back."""
     async with open_fleet(home, apis=1, workers=1, environ=shape.environ(readers)) as fleet:
         place = Place(fleet.urls, fleet.dev.admin_key)
-        warm = await _watch_all(seed, place, [_plan(seed, n, "warm") for n in range(readers)])
+        starters = min(STARTERS, readers)
+        watches = await _watch_all(seed, place, _plans(seed, "warm", starters))
         await asyncio.sleep(SETTLE_SECONDS)
         before = await _sample(fleet, place)
-        plans = [_plan(seed, number, "slow") for number in range(readers)]
-        samples = await _read_slowly(fleet, place, plans)
-        watches = warm + await _watch_all(seed, place, plans)
+        plans = _plans(seed, "slow", starters)
+        requests = [_start(fleet, plan) for plan in plans]
+        requests += [_join(fleet, watches[0].run_id)] * (readers - starters)
+        samples = await _read_slowly(fleet, place, requests)
+        watches += await _watch_all(seed, place, plans)
         leaked = await leaks(place)
         await ask_again(place, watches)
         count_logs(verdict, fleet)
@@ -67,8 +71,8 @@ async def run_slow_readers(
         _measure(verdict, before, samples)
 
 
-def _plan(seed: int, number: int, name: str) -> RunPlan:
-    return RunPlan(f"{name}-{seed}-{number}", WORDS, DELAY_MS, padding=PADDING)
+def _plans(seed: int, name: str, count: int) -> list[RunPlan]:
+    return [RunPlan(f"{name}-{seed}-{number}", TOKENS, DELAY_MS) for number in range(count)]
 
 
 async def _watch_all(seed: int, place: Place, plans: Sequence[RunPlan]) -> list[Watch]:
@@ -82,33 +86,46 @@ async def _watch_all(seed: int, place: Place, plans: Sequence[RunPlan]) -> list[
         )
 
 
-async def _read_slowly(fleet: Fleet, place: Place, plans: Sequence[RunPlan]) -> list[Sample]:
+async def _read_slowly(fleet: Fleet, place: Place, requests: Sequence[bytes]) -> list[Sample]:
     began = time.monotonic()
     samples: list[Sample] = []
     async with asyncio.TaskGroup() as group:
-        for plan in plans:
-            group.create_task(_slow_reader(fleet.dev.port, fleet.dev.admin_key, plan))
+        for request in requests:
+            group.create_task(_slow_reader(fleet.dev.port, request))
         while time.monotonic() - began < SLOW_SECONDS + 2:
             await asyncio.sleep(1)
             samples.append(await _sample(fleet, place, began))
     return samples
 
 
-async def _slow_reader(port: int, key: str, plan: RunPlan) -> None:
+def _start(fleet: Fleet, plan: RunPlan) -> bytes:
+    """The request that starts a run, as bytes."""
+    body = json.dumps(plan.body).encode()
+    return (
+        f"POST /agent/stream/hello HTTP/1.1\r\nHost: 127.0.0.1:{fleet.dev.port}\r\n"
+        f"Authorization: Bearer {fleet.dev.admin_key}\r\nIdempotency-Key: {plan.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
+def _join(fleet: Fleet, run_id: str) -> bytes:
+    """The request that replays a run, as bytes."""
+    return (
+        f"GET /execution/agent-run/{run_id}/stream HTTP/1.1\r\n"
+        f"Host: 127.0.0.1:{fleet.dev.port}\r\n"
+        f"Authorization: Bearer {fleet.dev.admin_key}\r\n\r\n"
+    ).encode()
+
+
+async def _slow_reader(port: int, request: bytes) -> None:
     """One byte a second until the server has had enough or the time is over."""
     loop = asyncio.get_running_loop()
-    body = json.dumps(plan.body).encode()
-    head = (
-        f"POST /agent/stream/hello HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-        f"Authorization: Bearer {key}\r\nIdempotency-Key: {plan.key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode()
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SMALL_SEGMENT)
         slow.setblocking(False)
         await loop.sock_connect(slow, ("127.0.0.1", port))
-        await loop.sock_sendall(slow, head + body)
+        await loop.sock_sendall(slow, request)
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(SLOW_SECONDS):
                 while await loop.sock_recv(slow, 1):  # noqa: ASYNC110  # the slowness is the point

@@ -7,6 +7,7 @@ between two moments. `series` opens one stream after the other.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -144,6 +145,7 @@ async def _one(target: Target, script: Script) -> tuple[float, list[str]]:
 
 def main() -> None:
     """Answers orders until standard input ends."""
+    gc.disable()  # a collection would look like a late delivery
     client = Client()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for line in sys.stdin:

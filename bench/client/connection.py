@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import cast
 
 import httptools
 
@@ -23,7 +24,6 @@ class Stream(asyncio.Protocol):
         self.status = 0
         self.complete = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = request
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -31,9 +31,8 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Sends the request."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
-            transport.write(self._request)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's inherits from neither
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Notes the time once for all that came together."""
@@ -46,8 +45,6 @@ class Stream(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
-        if not self.pieces and not self.first.done():
-            self.first.set_result(None)
         self.pieces.append((self._now, body))
 
     def on_message_complete(self) -> None:
@@ -62,9 +59,8 @@ class Stream(asyncio.Protocol):
         self._end()
 
     def _end(self) -> None:
-        for waiting in (self.first, self.ended):
-            if not waiting.done():
-                waiting.set_result(None)
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
 async def open_stream(port: int, request: bytes) -> Stream:

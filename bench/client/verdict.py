@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -23,6 +24,8 @@ class Seen:
     latencies_ms: list[float] = field(default_factory=list)
     """Of stamped pieces, from making to arrival; as many as there are pieces."""
     piece_arrivals: list[int] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    """The pieces of the answer."""
     complaints: list[str] = field(default_factory=list)
 
 
@@ -30,37 +33,33 @@ def judge(stream: Stream, script: Script, *, stamped: bool) -> Seen:
     """What came, and everything that is wrong with it."""
     seen = Seen()
     if stream.status != OK or not stream.complete:
-        said = b"".join(data for _, data in stream.pieces)[:200]
-        seen.complaints.append(
-            f"status {stream.status}, complete {stream.complete}, said {said.decode()!r}"
-        )
+        answer = b"".join(data for _, data in stream.pieces)[:200].decode(errors="replace")
+        seen.complaints.append(f"status {stream.status}, cut short, said {answer!r}")
         return seen
-    said: list[str] = []
     ends = 0
     for arrival, line in _lines(stream):
         event = orjson.loads(line)
         seen.arrivals.append(arrival)
         expected = f"1-{len(seen.arrivals)}"
-        if event["id"] != expected:
-            seen.complaints.append(f"id {event['id']} in place of {expected}")
-        if ends:
-            seen.complaints.append(f"{event['type']} after the end")
-        if event["type"] == "done":
-            ends += 1
-            if event["metadata"]["status"] != "executed":
-                seen.complaints.append(f"ended as {event['metadata']['status']}")
-        elif event["type"] == "content" and event["metadata"].get("partial"):
-            said.append(event["content"])
-            seen.piece_arrivals.append(arrival)
-            if stamped:
-                seen.latencies_ms.append((arrival - int(event["content"])) * MS)
-        elif event["type"] == "error":
-            seen.complaints.append(f"error {event['content']}")
-    if ends != 1:
-        seen.complaints.append(f"{ends} ends")
-    if len(said) != script.tokens or not (stamped or "".join(said) == script.answer):
-        seen.complaints.append(f"{len(said)} pieces of {script.tokens}, or other words")
+        if event["id"] != expected or ends:
+            seen.complaints.append(f"{event['type']} {event['id']}, not {expected}, ends: {ends}")
+        ends += event["type"] == "done"
+        _take(event, arrival, seen, stamped)
+    whole = stamped or "".join(seen.said) == script.answer
+    if ends != 1 or len(seen.said) != script.tokens or not whole:
+        seen.complaints.append(f"{ends} ends, {len(seen.said)} pieces, same words: {whole}")
     return seen
+
+
+def _take(event: dict[str, Any], arrival: int, seen: Seen, stamped: bool) -> None:
+    content, metadata = event["content"], event["metadata"]
+    if event["type"] == "content" and metadata.get("partial"):
+        seen.said.append(content)
+        seen.piece_arrivals.append(arrival)
+        if stamped:
+            seen.latencies_ms.append((arrival - int(content)) * MS)
+    elif event["type"] == "error" or metadata.get("status", "executed") != "executed":
+        seen.complaints.append(f"{event['type']}: {content} {metadata}")
 
 
 def _lines(stream: Stream) -> Iterator[tuple[int, bytes]]:

@@ -24,6 +24,7 @@ from machina.cli.supervisor import Child, machina_child, supervise
 from machina.cli.welcome import welcome
 from machina.errors import SettingsInvalid
 from machina.observability.logging import configure
+from machina.observability.process_group import ProcessGroup, open_group
 from machina.settings import Settings, load_settings, read_env_file, variable_name
 
 IGNORED: Final = ("redis_url", "redis_pubsub_url", "mongodb_url", "data_dir")
@@ -70,7 +71,8 @@ def run_dev(options: DevOptions) -> None:
     lock = directory.lock()
     try:
         port = _wait_for_port(settings, directory)
-        sys.exit(_run(settings, directory, port, options.verbose))
+        with open_group(directory.path) as group:
+            sys.exit(_run(settings, directory, port, options.verbose, group))
     finally:
         os.close(lock)
 
@@ -103,7 +105,9 @@ def _wait_for_port(settings: Settings, directory: DataDirectory) -> int:
         time.sleep(POLL_SECONDS)
 
 
-def _run(settings: Settings, directory: DataDirectory, port: int, verbose: bool) -> int:
+def _run(
+    settings: Settings, directory: DataDirectory, port: int, verbose: bool, group: ProcessGroup
+) -> int:
     environ = _child_environment(settings, directory, port, verbose)
     configure(settings.model_copy(update={"log_level": environ["LOG_LEVEL"]}), process="dev")
     children = []
@@ -117,13 +121,13 @@ def _run(settings: Settings, directory: DataDirectory, port: int, verbose: bool)
         directory.write_redis_url(environ["REDIS_URL"])
     seed(settings, directory)
     children += [
-        Child(child.name, child.command, environ, stage=1)
+        Child(child.name, child.command, environ | group.environ(child.name), stage=1)
         for child in (machina_child("api", "api"), machina_child("worker", "worker"))
     ]
     url = make_url(settings.host, port)
     text = welcome(url, settings, directory)
     threading.Thread(target=_greet, args=(url, text), daemon=True).start()
-    code = supervise(children, grace_seconds=GRACE_SECONDS)
+    code = supervise(children, grace_seconds=GRACE_SECONDS, on_end=group.forget)
     directory.forget_redis_url()
     if code == 0:
         print(f"Stopped. Everything is kept in {directory.path}.", flush=True)

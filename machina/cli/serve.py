@@ -10,19 +10,24 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvloop
 
 from machina.cli.listening import free_port, make_url, open_listener
+from machina.cli.metrics import open_metrics, show_group
 from machina.cli.parent import follow_parent
 from machina.cli.preflight import check_services, load_service_settings
 from machina.cli.supervisor import Child, machina_child, supervise
 from machina.errors import SettingsInvalid
 from machina.observability.logging import configure
+from machina.observability.process_group import ProcessGroup, open_group
 from machina.queue.names import Queue
 from machina.settings import Settings, variable_name
+
+if TYPE_CHECKING:
+    from machina.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -54,16 +59,15 @@ def run_api(
         sys.exit(_serve_api(settings, shared=share_port))
     port = free_port(settings.host, settings.port)
     # Bound for as long as we live and never listening, it keeps the port for our children.
-    with open_listener(settings.host, port, shared=True):
-        log.info(
-            "api.starting", url=make_url(settings.host, port), processes=settings.gunicorn_workers
-        )
+    count = settings.gunicorn_workers
+    with open_listener(settings.host, port, shared=True), open_group() as group:
+        log.info("api.starting", url=make_url(settings.host, port), processes=count)
         options = (
             *("--host", settings.host, "--port", str(port), "--share-port"),
-            *("--workers", str(settings.gunicorn_workers)),
+            *("--workers", str(count)),
             *_same(data_dir),
         )
-        sys.exit(_run_several("api", options, settings.gunicorn_workers, _api_grace(settings)))
+        sys.exit(_run_several("api", options, count, _api_grace(settings), group))
 
 
 def run_workers(
@@ -80,8 +84,11 @@ def run_workers(
     configure(settings, process="worker")
     check_services(settings)
     if settings.worker_processes == 1:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_work(settings, served))
+        with (
+            open_metrics(settings) as metrics,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(_work(settings, served, metrics))
         return
     options = (
         *("--queues", ",".join(served)),
@@ -89,7 +96,9 @@ def run_workers(
         *("--processes", "1"),
         *_same(data_dir),
     )
-    sys.exit(_run_several("worker", options, settings.worker_processes, WORKER_GRACE_SECONDS))
+    count = settings.worker_processes
+    with open_group() as group, show_group(settings, group):
+        sys.exit(_run_several("worker", options, count, WORKER_GRACE_SECONDS, group))
 
 
 def parse_queues(text: str | None) -> list[Queue]:
@@ -115,11 +124,14 @@ def _serve_api(settings: Settings, *, shared: bool) -> int:
 
     with open_listener(settings.host, settings.port, shared=shared) as listener:
         from machina.api.app import create_app
+        from machina.observability.metrics import make_metrics
+        from machina.observability.sharing import join_group
         from machina.resources import open_resources
 
         url = make_url(settings.host, listener.getsockname()[1])
+        metrics = make_metrics(share=join_group(os.environ))
         server = Server(
-            create_app(settings, functools.partial(open_resources, process="api")),
+            create_app(settings, functools.partial(open_resources, process="api", metrics=metrics)),
             drain_seconds=settings.drain_seconds,
             on_listening=lambda: log.info("api.listening", url=url),
         )
@@ -136,7 +148,7 @@ def _api_grace(settings: Settings) -> float:
     return settings.drain_seconds + MARGIN_SECONDS + LINGER_SECONDS + 1
 
 
-async def _work(settings: Settings, queues: Sequence[Queue]) -> None:
+async def _work(settings: Settings, queues: Sequence[Queue], metrics: Metrics) -> None:
     from machina.worker.app import run_worker
     from machina.worker.crew import open_crew
 
@@ -159,14 +171,18 @@ async def _work(settings: Settings, queues: Sequence[Queue]) -> None:
         threads=settings.worker_threads,
         stop=stop,
         execute_factory=open_crew,
+        metrics=metrics,
     )
 
 
-def _run_several(command: str, options: Sequence[str], count: int, grace_seconds: float) -> int:
+def _run_several(
+    command: str, options: Sequence[str], count: int, grace_seconds: float, group: ProcessGroup
+) -> int:
+    names = [f"{command}-{number}" for number in range(1, count + 1)]
     children: list[Child] = [
-        machina_child(f"{command}-{number}", command, *options) for number in range(1, count + 1)
+        machina_child(name, command, *options, environ=group.environ(name)) for name in names
     ]
-    return supervise(children, grace_seconds=grace_seconds)
+    return supervise(children, grace_seconds=grace_seconds, on_end=group.forget)
 
 
 def _same(data_dir: Path | None) -> tuple[str, ...]:

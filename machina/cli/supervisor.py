@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
@@ -80,19 +80,25 @@ def machina_child(name: str, *arguments: str, environ: Mapping[str, str] | None 
     return Child(name, (sys.executable, "-m", "machina", *arguments), environ or {})
 
 
-def supervise(children: Sequence[Child], *, grace_seconds: float) -> int:
+def _ignore(name: str) -> None:
+    """For processes of which nothing is kept."""
+
+
+def supervise(
+    children: Sequence[Child], *, grace_seconds: float, on_end: Callable[[str], None] = _ignore
+) -> int:
     """Runs the children until SIGTERM, SIGINT or SIGHUP; call it from the main thread.
 
     The signal is passed on once, as SIGTERM. Its repetition within two seconds is ignored, a later
     one kills. What is alive `grace_seconds` after its SIGTERM is killed, with everything it
-    started.
+    started. `on_end` is told the name of each child that has ended, before it starts again.
 
     Returns:
         0 after a clean stop; the exit code of a child that twice in a row did not start, or that
         failed while stopping; 1 if something had to be killed, 130 if the user killed it.
     """
     with _listen() as bell:
-        return _Supervision(children, grace_seconds, bell).run()
+        return _Supervision(children, grace_seconds, bell, on_end).run()
 
 
 @dataclass(slots=True)
@@ -144,10 +150,17 @@ def _listen() -> Iterator[_Bell]:
 
 
 class _Supervision:
-    def __init__(self, children: Sequence[Child], grace_seconds: float, bell: _Bell) -> None:
+    def __init__(
+        self,
+        children: Sequence[Child],
+        grace_seconds: float,
+        bell: _Bell,
+        on_end: Callable[[str], None],
+    ) -> None:
         self._slots = [_Slot(child) for child in children]
         self._grace = grace_seconds
         self._bell = bell
+        self._on_end = on_end
         self._code = 0
         self._stop_began: float | None = None
 
@@ -194,6 +207,7 @@ class _Supervision:
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
         slot.process = None
+        self._on_end(slot.child.name)
         if self._stop_began is None:
             self._died(slot, code)
             return
@@ -203,7 +217,9 @@ class _Supervision:
 
     def _died(self, slot: _Slot, code: int) -> None:
         lived = time.monotonic() - slot.started
-        slot.refusals = slot.refusals + 1 if lived < QUICK_SECONDS or code == UNUSABLE else 0
+        # Who was killed, or told to go, did not refuse: it is worth any number of starts.
+        refused = code > 0 and (lived < QUICK_SECONDS or code == UNUSABLE)
+        slot.refusals = slot.refusals + 1 if refused else 0
         if slot.refusals >= REFUSALS:
             log.error("process.refused", name=slot.child.name, **_manner(code))
             self._begin_stop(_exit_code(code))

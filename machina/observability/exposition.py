@@ -23,15 +23,12 @@ def expose(source: Collector) -> bytes:
 
 
 @contextmanager
-def serve_metrics(source: Collector, host: str, port: int | None) -> Iterator[None]:
-    """Serves the text on a port, from a thread, to whoever can reach it; nothing without a port.
+def serve_metrics(source: Collector, host: str, port: int) -> Iterator[None]:
+    """Serves the text on a port, from a thread, to whoever can reach it.
 
     Raises:
         SettingsInvalid: the port cannot be had.
     """
-    if port is None:
-        yield
-        return
     try:
         server, thread = start_http_server(port, host, source)
     except OSError as failed:

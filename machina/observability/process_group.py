@@ -7,6 +7,7 @@ files stay few and what its predecessor counted still counts.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from machina.errors import SettingsInvalid
 DIRECTORY_VARIABLE: Final = "MACHINA_METRICS_DIR"
 NAME_VARIABLE: Final = "MACHINA_METRICS_NAME"
 """Tell a child which group it is in, and as whom; not settings."""
+_PREFIX: Final = "machina-metrics-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +40,25 @@ class ProcessGroup:
 
 
 @contextmanager
-def open_group(environ: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
+def open_group(
+    parent: Path | None = None, *, environ: Mapping[str, str] = os.environ
+) -> Iterator[ProcessGroup]:
     """The group of the children of this process: a new one, or the one it is in itself.
 
+    Args:
+        parent: Where the directory goes, which then is the only one there; by default among the
+            temporary files of the machine.
+
     Raises:
-        SettingsInvalid: there is no place for temporary files.
+        SettingsInvalid: the directory cannot be made.
     """
     if inherited := environ.get(DIRECTORY_VARIABLE):
         yield ProcessGroup(Path(inherited))
         return
+    for left in parent.glob(f"{_PREFIX}*") if parent is not None else ():
+        shutil.rmtree(left, ignore_errors=True)  # of one that was killed
     try:
-        directory = tempfile.TemporaryDirectory(prefix="machina-metrics-")
+        directory = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent)
     except OSError as failed:
         raise SettingsInvalid(
             f"No directory for temporary files ({failed}); name one that is writable in TMPDIR."

@@ -12,6 +12,7 @@ from pathlib import Path
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from machina.observability.process_group import DIRECTORY_VARIABLE, NAME_VARIABLE
 
@@ -47,12 +48,17 @@ class Value:
             self._file.write_value(self._key, self._value, 0.0)  # type: ignore[no-untyped-call]  # the library
 
 
+def make_collector(directory: Path) -> Collector:
+    """What collects the metrics of a whole group: reads the files of all its processes."""
+    return MultiProcessCollector(None, path=str(directory))  # type: ignore[no-untyped-call]  # the library
+
+
 class Share:
     """The part that one process has in the metrics of its group."""
 
     def __init__(self, directory: Path, name: str) -> None:
-        self.collector = MultiProcessCollector(None, path=str(directory))  # type: ignore[no-untyped-call]  # the library
-        """The metrics of the whole group; reads files."""
+        self.collector = make_collector(directory)
+        """The metrics of the whole group."""
         self._directory = directory
         self._name = name
         self._files: dict[str, MmapedDict] = {}

@@ -1,4 +1,4 @@
-"""How much one worker takes on."""
+"""How much one worker takes on, and where it tells what it does."""
 
 from __future__ import annotations
 
@@ -21,4 +21,18 @@ class WorkerSettings(BaseModel):
         le=256,
         validation_alias="MACHINA_WORKER_PROCESSES",
         description="Number of processes that `machina-server worker` starts.",
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        validation_alias="MACHINA_METRICS_PORT",
+        examples=[9103],
+        description="Port on which `machina-server worker` serves its metrics, without a key. "
+        "Unset: nowhere.",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        validation_alias="MACHINA_METRICS_HOST",
+        description="Address that the metrics port of a worker listens on.",
     )

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from machina.errors import StoreDown
+
 Result = TypeVar("Result")
 
 
@@ -17,12 +19,23 @@ class Shared(Generic[Result]):
         self._task: asyncio.Task[Result] | None = None
 
     async def get(self) -> Result:
-        """What was made, or the outcome of the attempt under way, or of a new one."""
+        """What was made, or the outcome of the attempt under way, or of a new one.
+
+        Raises:
+            StoreDown: it was closed meanwhile; whatever else the attempt raises.
+        """
         task = self._task
         if task is None:
             task = self._task = asyncio.create_task(self._make())
             task.add_done_callback(self._settle)
-        return task.result() if task.done() else await asyncio.shield(task)
+        if task.done() and not task.cancelled():
+            return task.result()
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise  # only the one who waited was cancelled
+            raise StoreDown("The store was closed.") from None
 
     def forget(self) -> None:
         """The next call makes it anew; an attempt under way counts as new."""

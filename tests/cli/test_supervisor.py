@@ -113,7 +113,7 @@ def test_a_child_starts_again_when_it_died(notes: Notes) -> None:
     assert (died["name"], died["signal"], died["restart_in_seconds"]) == ("a", "SIGKILL", 0.2)
 
 
-@pytest.mark.parametrize(("script", "code"), [("exit 2", 2), ("exit 0", 1), ("kill -9 $$", 137)])
+@pytest.mark.parametrize(("script", "code"), [("exit 2", 2), ("exit 3", 3)])
 def test_everything_stops_when_a_child_does_not_start_twice_in_a_row(
     notes: Notes, script: str, code: int
 ) -> None:
@@ -121,6 +121,19 @@ def test_everything_stops_when_a_child_does_not_start_twice_in_a_row(
     assert supervise(children, grace_seconds=5) == code
     assert notes.lines().count("try") == 2
     assert "good-ended" in notes.lines()
+
+
+@pytest.mark.parametrize("script", ["kill -9 $$", "kill -15 $$", "exit 0"])
+def test_a_child_that_was_killed_or_told_to_go_is_started_any_number_of_times(
+    notes: Notes, script: str
+) -> None:
+    def act() -> None:
+        while len(notes.lines()) < 4:
+            time.sleep(0.005)
+        send(signal.SIGTERM)
+
+    with beside(act):
+        assert supervise([notes.child("a", f"echo try >> $0; {script}")], grace_seconds=5) == 0
 
 
 def test_wrong_settings_are_no_reason_to_try_for_ever_when_the_start_is_slow(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -25,7 +26,16 @@ def script(text: str) -> dict[str, Any]:
 class Watcher:
     """Reads a stream in a thread, coming back by itself whenever it is cut before `done`."""
 
-    def __init__(self, client: httpx.Client, body: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        client: httpx.Client,
+        body: dict[str, Any],
+        *,
+        elsewhere: Sequence[httpx.Client] = (),
+    ) -> None:
+        """Starts with `client`; comes back by any of `elsewhere`, where given."""
+        self.broken_lines = 0
+        self._clients = elsewhere or (client,)
         self.events: list[Event] = []
         self.times: list[float] = []
         self.run_id = ""
@@ -49,18 +59,27 @@ class Watcher:
 
     def _watch(self) -> None:
         while not (self.events and self.events[-1]["type"] == "done"):
-            with suppress(httpx.TransportError, AssertionError), self._open() as response:
-                if response.status_code == 200:
-                    self.run_id = response.headers["x-run-id"]
-                    for event in read_events(response):
-                        self.events.append(event)
-                        self.times.append(time.monotonic())
+            try:
+                self._read()
+            except httpx.TransportError:
+                pass  # the server is gone: come back
+            except AssertionError:
+                self.broken_lines += 1
             self.cuts += 1
             time.sleep(0.05)
+
+    def _read(self) -> None:
+        with self._open() as response:
+            if response.status_code != 200:
+                return
+            self.run_id = response.headers["x-run-id"]
+            for event in read_events(response):
+                self.events.append(event)
+                self.times.append(time.monotonic())
 
     def _open(self) -> Any:
         if not self.run_id:
             return self._client.stream("POST", "/agent/stream/hello", json=self._body)
         after = {"after": self.events[-1]["id"]} if self.events else {}
         path = f"/execution/agent-run/{self.run_id}/stream"
-        return self._client.stream("GET", path, params=after)
+        return random.choice(self._clients).stream("GET", path, params=after)

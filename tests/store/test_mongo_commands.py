@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -71,7 +71,9 @@ async def test_indexes_are_made_once_as_they_are_declared(
         ["status", "published", "_id"],
     ]
     assert len(server.sent("createIndexes")) == len(made)
-    assert [command["find"] for command in server.sent("find")] == ["machina_probes"] + 5 * ["agents"]
+    assert [command["find"] for command in server.sent("find")] == ["machina_probes"] + 5 * [
+        "agents"
+    ]
 
 
 async def test_a_server_that_does_not_know_the_probes_gets_them_once(
@@ -94,16 +96,18 @@ async def test_a_server_that_does_not_know_the_probes_gets_them_once(
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(85, "other options"), (86, "other options"), (11000, "project_name_unique.*same values")],
+    [
+        (85, "index on 'agents' with other options"),
+        (86, "index on 'agents' with other options"),
+        (11000, "project_name_unique on 'agents'.* same values"),
+    ],
 )
 async def test_an_index_that_contradicts_is_named_until_it_is_gone(
     server: MongoReplies, backend: Backend, code: int, words: str
 ) -> None:
-    answer_only(server, "createIndexes", failure(code))
-    server.answer, refuse = lambda _: {}, server.answer
-    server.answer = lambda c: refuse(c) if c.get("createIndexes") == "agents" else {}
+    server.answer = lambda c: failure(code) if c.get("createIndexes") == "agents" else {}
     for _ in range(2):
-        with pytest.raises(StoreDown, match=f"(?s)'?agents'?.*{words}|{words}.*'agents'"):
+        with pytest.raises(StoreDown, match=words):
             await backend.collection("runs").get("x")
     server.answer = lambda _: {}
     assert await backend.collection("runs").get("x") is None
@@ -219,7 +223,7 @@ async def test_a_search_is_sorted_paged_and_limited_by_the_server(
     documents = backend.collection("documents")
     query = {"project": "p", "value.sport:x.$id": {"$gt": 1, "$lte": 2}}
     found = await documents.find(
-        query, sort=[("value.n.o", -1)], skip=5, limit=10, fields=["value.a", "$"[:0] + "name"]
+        query, sort=[("value.n.o", -1)], skip=5, limit=10, fields=["value.a", "name"]
     )
     assert found == [{"_id": "x", "value": {"a": 1}}]
     (command,) = (command for command in server.sent("find") if command["find"] == "documents")
@@ -236,7 +240,10 @@ async def test_a_search_is_sorted_paged_and_limited_by_the_server(
 async def test_a_regular_expression_is_searched_here_and_never_sent(
     server: MongoReplies, backend: Backend
 ) -> None:
-    stored = [{"_id": f"{n}", "name": name, "%v": 1} for n, name in enumerate(("aab", "b", "ab"))]
+    stored = [
+        {"_id": f"{n}", "project": "p", "name": name, "%v": 1}
+        for n, name in enumerate(("aab", "b", "ab"))
+    ]
     answer_only(server, "find", cursor(*stored))
     documents = backend.collection("documents")
     query = {"project": "p", "name": {"$regex": "^(a+)+b$"}}
@@ -276,9 +283,8 @@ async def test_a_record_that_the_server_does_not_take_is_invalid(
 async def test_a_search_that_takes_too_long_is_the_callers_fault_unless_it_is_indexed(
     server: MongoReplies, backend: Backend
 ) -> None:
-    server.answer = lambda c: {} if c.get("find") == "machina_probes" else (
-        failure(50) if {"find", "aggregate"} & c.keys() else {}
-    )  # fmt: skip
+    reads = ("find", "aggregate")
+    server.answer = lambda c: failure(50) if "documents" in map(c.get, reads) else {}
     documents = backend.collection("documents")
     for slow in (documents.find({"value.n": 1}), documents.count({"value.n": 1})):
         with pytest.raises(QueryRefused, match="narrow it down"):
@@ -343,8 +349,3 @@ async def test_the_clock_is_the_servers_and_is_not_asked_each_time(
         ahead = await backend.now() - datetime.now(UTC)
         assert timedelta(minutes=59, seconds=59) < ahead < timedelta(hours=1, seconds=1)
     assert 1 <= server.greetings <= 3
-
-
-@pytest.fixture
-def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    yield

@@ -123,23 +123,16 @@ async def open_resources(
     """
     if settings.redis_url is None or settings.log_redis_url is None:
         raise SettingsInvalid("REDIS_URL is not set; name the Redis of the queue.")
+    metrics = metrics or make_metrics()
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings))
+        store = await stack.enter_async_context(open_store(settings, metrics))
         queue_client = make_queue_client(settings.redis_url)
         stack.push_async_callback(queue_client.aclose)
         log_client, blocking_client = make_log_clients(settings.log_redis_url)
         stack.push_async_callback(log_client.aclose)
         stack.push_async_callback(blocking_client.aclose)
         holder = Holder(f"{process}-{socket.gethostname()}-{os.getpid()}")
-        resources = _compose(
-            settings,
-            store,
-            queue_client,
-            log_client,
-            holder,
-            may_commit,
-            metrics or make_metrics(),
-        )
+        resources = _compose(settings, store, queue_client, log_client, holder, may_commit, metrics)
         stack.push_async_callback(resources.writer.aclose)
         yield resources
 

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from machina.cli.sample import load_sample
 from machina.events import decode
 from machina.ids import BEGINNING, EventId
@@ -19,8 +21,30 @@ from machina.runs.run import Run
 from machina.settings import Settings, load_settings
 from machina.worker.app import Seat
 from machina.worker.crew import WorkerCrew, open_crew
+from tests.services import RedisServer
 
 PROJECT = "default"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_server: RedisServer) -> Settings:
+    """Settings of a deployment of the test's own."""
+    return make_settings(tmp_path, redis_server.url)
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[Resources]:
+    """An API process with the sample agent installed."""
+    async with open_process(settings) as resources:
+        await install_hello(resources)
+        yield resources
+
+
+@pytest.fixture
+async def worker(settings: Settings, api: Resources) -> AsyncIterator[WorkerCrew]:
+    """A worker process of the same deployment; tests call `execute` themselves."""
+    async with open_worker(settings) as crew:
+        yield crew
 
 
 def make_settings(data_dir: Path, redis_url: str, **overrides: Any) -> Settings:

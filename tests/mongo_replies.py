@@ -35,6 +35,11 @@ class MongoReplies:
         """How often its time was asked for."""
         self.ahead = timedelta(0)
         """How far its clock is ahead."""
+        self.delay = 0.0
+        """Seconds until a command is answered."""
+        self.most_at_once = 0
+        """The most commands that waited for an answer together."""
+        self._waiting = 0
         self.answer: Callable[[Command], Mapping[str, Any] | None] = lambda _: {}
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -84,6 +89,10 @@ class MongoReplies:
         answer = self._reply(_parse(body))
         if answer is None:
             return False
+        self._waiting += 1
+        self.most_at_once = max(self.most_at_once, self._waiting)
+        await asyncio.sleep(self.delay)
+        self._waiting -= 1
         reply = b"\0\0\0\0\0" + bson.encode({"ok": 1.0} | dict(answer))
         writer.write(_HEADER.pack(16 + len(reply), 0, request, _OP_MSG) + reply)
         return True

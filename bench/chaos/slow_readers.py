@@ -23,6 +23,8 @@ from bench.chaos.seen import Watch
 from bench.chaos.verdict import Verdict, convict
 
 SLOW_SECONDS: Final = 60.0
+FILL_SECONDS: Final = 10.0
+"""Until every buffer on the way is full; only then does anybody wait."""
 FREE_SECONDS: Final = 45.0
 MOST_GROWTH_MB: Final = 30.0
 FD_MARGIN: Final = 2
@@ -152,9 +154,9 @@ def _measure(verdict: Verdict, before: Sample, samples: Sequence[Sample]) -> Non
     peak = max(samples, key=lambda sample: sample.rss_mb)
     growth = round(peak.rss_mb - before.rss_mb, 1)
     most = max(sample.permits for sample in samples)
-    full = next(number for number, sample in enumerate(samples) if sample.permits == most)
-    free = next((s.at for s in samples[full:] if not s.permits and not s.readers), None)
-    fds = next((s.at for s in samples[full:] if s.fds <= before.fds + FD_MARGIN), None)
+    later = [sample for sample in samples if sample.at >= FILL_SECONDS]
+    free = next((s.at - FILL_SECONDS for s in later if not s.permits and not s.readers), None)
+    fds = next((s.at - FILL_SECONDS for s in later if s.fds <= before.fds + FD_MARGIN), None)
     verdict.limits |= {
         "growth of the API in MB": (growth, MOST_GROWTH_MB),
         "permits and readers back": (free, FREE_SECONDS),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,6 +35,9 @@ HOLD_SECONDS: Final = 0.05
 """How often a writer that may not commit looks whether it may again."""
 CLOSE_SECONDS: Final = 2.0
 """How long `aclose` waits for acknowledgements."""
+
+
+_NO_ROOM: Final = re.compile(r"\b(OOM|MISCONF) ")
 
 
 def always() -> bool:
@@ -156,6 +160,7 @@ class EventLogWriter:
         if self._backoff.failures:
             log.info("append.resumed", failures=self._backoff.failures)
             self._backoff.reset()
+            self._is_full = False
         self._measure(taken, sent)
         for (attempt_log, batch), verdict in zip(taken, verdicts, strict=True):
             self._settle(attempt_log, batch, verdict)
@@ -195,4 +200,5 @@ class EventLogWriter:
 
 def _has_no_room(error: Exception) -> bool:
     """Whether Redis refused a write for want of memory, or because it cannot write its disk."""
-    return isinstance(error, OutOfMemoryError) or str(error).startswith("MISCONF")
+    # Redis 6.2 puts the place in the script before the error's own words.
+    return isinstance(error, OutOfMemoryError) or bool(_NO_ROOM.search(str(error)))

@@ -34,6 +34,7 @@ ENDINGS: Final = ("done", "client_gone", "client_not_reading", "draining", "too_
 BREAKERS: Final = ("agent_streaming",)
 STATES: Final = ("closed", "open", "half-open")
 PROCESSES: Final = ("api", "worker")
+CALLS: Final = ("insert", "get", "find", "count", "find_and_update", "update_many", "delete", "now")
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 """Methods that are counted by name; callers can invent any number of others."""
 
@@ -188,8 +189,8 @@ class ProcessMetrics:
         self.redis_connections = make.gauge(
             "machina_redis_connections",
             "Connections to Redis, idle ones included.",
-            process=PROCESSES,
-            client=("log", "queue", "broker"),
+            process=OPEN,
+            client=OPEN,
         )
         self.loop_lag = make.histogram(
             "machina_loop_lag_seconds",
@@ -206,7 +207,7 @@ class ProcessMetrics:
             "machina_store_call_seconds",
             "Calls of the store, failed ones included.",
             STORE_SECONDS,
-            call=OPEN,
+            call=CALLS,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from machina.errors import SettingsInvalid
 from machina.ids import make_mint
@@ -17,7 +17,11 @@ from machina.store.documents import DocumentStore
 from machina.store.embedded import open_embedded
 from machina.store.keys import KeyStore
 from machina.store.leases import LeaseStore
+from machina.store.measured import MeasuredBackend
 from machina.store.mongo import open_mongo
+
+if TYPE_CHECKING:  # a command that is not measured need not load what measures
+    from machina.observability.metrics import Metrics
 
 __all__ = ["Store", "open_backend", "open_store"]
 
@@ -63,10 +67,13 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store that the settings name; see `open_backend` for what is raised."""
+async def open_store(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[Store]:
+    """The store that the settings name, timed in `metrics`; `open_backend` says what is raised."""
     mint = make_mint()
-    async with open_backend(settings) as backend:
+    async with open_backend(settings) as opened:
+        backend = (
+            opened if metrics is None else MeasuredBackend(opened, metrics.process.store_seconds)
+        )
         yield Store(
             backend=backend,
             definitions=DefinitionStore(backend, mint),

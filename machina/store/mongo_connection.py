@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import ConfigurationError, InvalidURI
+from pymongo.uri_parser import split_options
 
 from machina.errors import SettingsInvalid, StoreDown
 from machina.settings import mask_password
@@ -54,13 +55,14 @@ def connect(
     Raises:
         SettingsInvalid: the driver does not understand the URL.
     """
-    named_in_url = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
     confirmed: dict[str, Any] = {
         "w": "majority",
         "journal": True,
         "wTimeoutMS": _milliseconds(CONFIRM_SECONDS),
     }
+    query = urlsplit(url).query
     try:
+        given = {name.lower() for name in split_options(query)} if query else set()  # strictly
         return AsyncIOMotorClient(
             url,
             io_loop=loop,
@@ -73,7 +75,7 @@ def connect(
             appname="machina",
             tz_aware=True,
             tzinfo=UTC,
-            **{name: v for name, v in confirmed.items() if name.lower() not in named_in_url},
+            **{name: v for name, v in confirmed.items() if name.lower() not in given},
         )
     except (ConfigurationError, InvalidURI, ValueError, TypeError):
         raise SettingsInvalid(

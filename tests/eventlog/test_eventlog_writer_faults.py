@@ -253,6 +253,33 @@ async def test_an_attempt_is_handed_back_when_redis_hangs_too_long(
                         await log.flush()
 
 
+async def test_an_attempt_is_told_that_redis_is_full_only_while_it_is(
+    own_redis: RedisServer,
+) -> None:
+    async with open_client(own_redis.url) as client:
+        writer = make_writer(client, outbox_seconds=0.2)
+        logs = (open_log(writer, run) for run in RUNS)
+
+        async def refusal() -> Answer | None:
+            log = next(logs)
+            await log.append(Event("start"))
+            try:
+                await log.flush()
+            except AppendRefused as refused:
+                return refused.answer
+            return None
+
+        async with running(writer.run):
+            with own_redis.connect() as outside:
+                outside.config_set("maxmemory", 1)
+                assert await refusal() is Answer.FULL
+                outside.config_set("maxmemory", 0)
+            while await refusal() is not None:
+                pass  # the writer's pause between tries has grown
+            await off_loop(own_redis.kill)
+            assert await refusal() is Answer.OUTBOX
+
+
 async def test_append_waits_when_redis_is_away_and_the_outbox_is_full(
     own_redis: RedisServer,
 ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -13,22 +11,9 @@ from machina.resources import Resources
 from machina.runs.lifecycle import RunLimits, Runs
 from machina.runs.run import RunStatus, public_status, stored_statuses
 from machina.settings import Settings
-from tests.fleet import ask, get_run, install_hello, make_settings, open_process, open_worker
-from tests.services import RedisServer
+from tests.fleet import ask, get_run, open_worker
 
 QUICK = "[[script: tokens=3 delay_ms=0]]"
-
-
-@pytest.fixture
-def settings(tmp_path: Path, redis_server: RedisServer) -> Settings:
-    return make_settings(tmp_path, redis_server.url)
-
-
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[Resources]:
-    async with open_process(settings) as resources:
-        await install_hello(resources)
-        yield resources
 
 
 async def test_requests_with_one_key_make_one_run(api: Resources) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +15,7 @@ from machina.runs.reaper import SWEEP_EVERY, Reaper
 from machina.runs.run import Run
 from machina.settings import Settings
 from machina.store.leases import LeaseStore
-from tests.fleet import ask, get_run, install_hello, make_settings, open_process, watch
-from tests.services import RedisServer
+from tests.fleet import ask, get_run, watch
 
 LEASE = 4.0
 
@@ -44,18 +41,6 @@ class Clocks:
 
     async def enqueue_run(self, run_id: str, queue: str) -> None:
         self.woken.append(run_id)
-
-
-@pytest.fixture
-def settings(tmp_path: Path, redis_server: RedisServer) -> Settings:
-    return make_settings(tmp_path, redis_server.url)
-
-
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[Resources]:
-    async with open_process(settings) as resources:
-        await install_hello(resources)
-        yield resources
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,31 +21,12 @@ from tests.fleet import (
     install_hello,
     make_settings,
     open_process,
-    open_worker,
     shown_text,
     watch,
 )
 from tests.services import RedisServer
 
 QUICK = "[[script: tokens=12 delay_ms=0]]"
-
-
-@pytest.fixture
-def settings(tmp_path: Path, redis_server: RedisServer) -> Settings:
-    return make_settings(tmp_path, redis_server.url)
-
-
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[Resources]:
-    async with open_process(settings) as resources:
-        await install_hello(resources)
-        yield resources
-
-
-@pytest.fixture
-async def worker(settings: Settings, api: Resources) -> AsyncIterator[WorkerCrew]:
-    async with open_worker(settings) as crew:
-        yield crew
 
 
 async def finished(api: Resources, worker: WorkerCrew) -> Run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -34,26 +33,8 @@ ENDLESS = "[[script: tokens=2000 delay_ms=20]]"
 
 
 @pytest.fixture
-def settings(tmp_path: Path, redis_server: RedisServer) -> Settings:
-    return make_settings(tmp_path, redis_server.url)
-
-
-@pytest.fixture
 def impatient(tmp_path: Path, redis_server: RedisServer) -> Settings:
     return make_settings(tmp_path, redis_server.url, stream_timeout_seconds=0.3)
-
-
-@pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[Resources]:
-    async with open_process(settings) as resources:
-        await install_hello(resources)
-        yield resources
-
-
-@pytest.fixture
-async def worker(settings: Settings, api: Resources) -> AsyncIterator[WorkerCrew]:
-    async with open_worker(settings) as crew:
-        yield crew
 
 
 async def begin(api: Resources, worker: WorkerCrew, text: str) -> tuple[Run, asyncio.Task[None]]:

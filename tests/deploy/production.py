@@ -1,0 +1,199 @@
+"""A production deployment on this machine: Redis with a password, a store, what start-prod.sh runs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, cast
+
+import httpx
+
+from machina.cli.sample import load_sample
+from machina.settings import Settings, load_settings
+from machina.store import open_store
+from tests.journeys.harness import MARK, POLL_SECONDS, bare_environment, free_port, wait_until
+from tests.services import RedisServer, find_redis_6, require
+
+ROOT: Final = Path(__file__).parents[2]
+BIN: Final = Path(sys.executable).parent
+"""Where the environment that runs the tests has its programs."""
+PROJECT: Final = "default"
+
+
+class LockedRedis(RedisServer):
+    """A redis-server on loopback TCP that asks for a password, as compose.yaml's does."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.password = secrets.token_hex(16)
+        binary = require(find_redis_6, optional=False)
+        super().__init__(binary, "--port", str(self.port), "--bind", "127.0.0.1")
+        with self.connect() as client:
+            client.config_set("requirepass", self.password)
+
+    def address(self, database: int) -> str:
+        """The URL of one of its databases."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/{database}"
+
+
+class Deployment:
+    """A directory with start-prod.sh and .env, and the processes started from it.
+
+    Args:
+        home: an empty directory.
+        settings: the lines of the .env file.
+    """
+
+    def __init__(self, home: Path, settings: Mapping[str, str]) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.settings = dict(settings) | {"MACHINA_PORT": str(self.port)}
+        self._mark = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
+        self._started: list[tuple[subprocess.Popen[bytes], Path]] = []
+        shutil.copy(ROOT / "start-prod.sh", home)
+        lines = (f"{name}={value}\n" for name, value in self.settings.items())
+        (home / ".env").write_text("".join(lines))
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process of this deployment has in its environment: no setting at all."""
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        return bare_environment(PATH=path, **{MARK: self._mark})
+
+    def start(
+        self, *arguments: str, prefix: Sequence[str] = (), environ: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Runs start-prod.sh, or what `prefix` begins, from another directory than its own."""
+        output = self.home / f"process-{next(self._numbers)}.log"
+        command = [*prefix, *arguments] if prefix else [str(self.home / "start-prod.sh"), *arguments]
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                command,
+                cwd="/",
+                env=self.environ | dict(environ or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started.append((process, output))
+        return process
+
+    def run(self, *arguments: str) -> str:
+        """What a command of start-prod.sh that ends by itself prints."""
+        return subprocess.run(
+            [str(self.home / "start-prod.sh"), *arguments],
+            cwd="/",
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        ).stdout.strip()
+
+    def create_key(self, scope: str) -> str:
+        """A new API key."""
+        return self.run("keys", "create", "--scope", scope)
+
+    def install_hello(self) -> str:
+        """Puts the sample agent into the store; returns the agent's id."""
+        return asyncio.run(_install_hello(self._load()))
+
+    def wait_ready(self, process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
+        """Waits for the API to say that it is ready."""
+
+        def ready() -> bool:
+            assert process.poll() is None, f"ended with {process.returncode}: {self.output(process)}"
+            with suppress(httpx.TransportError):
+                return httpx.get(f"{self.url}/system/readiness").status_code == 200
+            return False
+
+        wait_until(ready, f"the API on port {self.port} is ready", seconds)
+
+    def wait_said(self, process: subprocess.Popen[bytes], text: str, count: int = 1) -> None:
+        """Waits until the log of a process has this text so many times."""
+        wait_until(lambda: self.output(process).count(text) >= count, f"{count} × {text}", 30)
+
+    def output(self, process: subprocess.Popen[bytes]) -> str:
+        """What a process has said so far."""
+        return next(path for started, path in self._started if started is process).read_text()
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        """A client that opens a connection per request, so that any process may answer it."""
+        return httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=20,
+        )
+
+    def processes(self) -> set[int]:
+        """Every process that lives and belongs to this deployment."""
+        return {
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdecimal() and _is_marked(entry, f"{MARK}={self._mark}".encode())
+        }
+
+    def close(self) -> None:
+        """Kills what is left and shows what was said."""
+        deadline = time.monotonic() + 10
+        while (left := self.processes()) and time.monotonic() < deadline:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for process, _ in self._started:
+                process.poll()
+            time.sleep(POLL_SECONDS)
+        for process, path in self._started:
+            process.wait(5)
+            print(f"$ {process.args!r} -> {process.returncode}\n{path.read_text()}")
+        assert not left
+
+    def _load(self) -> Settings:
+        fields = {str(f.validation_alias): name for name, f in Settings.model_fields.items()}
+        return load_settings(
+            env_file=Path(os.devnull),
+            **{fields[name]: value for name, value in self.settings.items()},
+        )
+
+
+@contextmanager
+def deployed(home: Path, settings: Mapping[str, str]) -> Iterator[Deployment]:
+    """A deployment of which nothing is left afterwards, however the test ended."""
+    deployment = Deployment(home, settings)
+    try:
+        yield deployment
+    finally:
+        deployment.close()
+
+
+async def _install_hello(settings: Settings) -> str:
+    agent: dict[str, Any] = {}
+    async with open_store(settings) as store:
+        for kind, definition in await asyncio.to_thread(load_sample):
+            agent = await store.definitions.create(PROJECT, cast(Any, kind), definition)
+    return str(agent["_id"])
+
+
+def _is_marked(entry: Path, mark: bytes) -> bool:
+    try:
+        if mark not in (entry / "environ").read_bytes():
+            return False
+        return (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:  # it ended meanwhile, or is somebody else's
+        return False

@@ -13,6 +13,7 @@ import pytest
 from machina.cli.sample import load_sample
 from machina.events import decode
 from machina.ids import BEGINNING, EventId
+from machina.observability.metrics import Metrics
 from machina.observability.supervision import Supervisor
 from machina.queue.names import Queue
 from machina.resources import Resources, open_resources
@@ -61,13 +62,15 @@ async def open_process(settings: Settings) -> AsyncIterator[Resources]:
 
 
 @asynccontextmanager
-async def open_worker(settings: Settings, name: str = "worker-1") -> AsyncIterator[WorkerCrew]:
+async def open_worker(
+    settings: Settings, name: str = "worker-1", metrics: Metrics | None = None
+) -> AsyncIterator[WorkerCrew]:
     """A worker process without its queue: tests call `execute` themselves."""
     async with AsyncExitStack() as stack:
         supervisor = Supervisor()
         stack.push_async_callback(supervisor.aclose)
         crew = await stack.enter_async_context(
-            open_crew(Seat(settings, may_commit=lambda: True, supervisor=supervisor))
+            open_crew(Seat(settings, lambda: True, supervisor, metrics))
         )
         crew.hold_as(name)
         for loop in ("writer", "cancel-listener", "cancel-watch"):

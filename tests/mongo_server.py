@@ -132,10 +132,9 @@ def real_url() -> str:
 
 def empty(url: str) -> str:
     """The same address, whose database now holds nothing."""
-    with closing(_client(url, 5_000)) as client:
-        database = client.get_default_database()
-        for name in COLLECTIONS:  # the test server knows no databases, only collections
-            database.drop_collection(name)
+    database = _lasting_client(url).get_default_database()
+    for name in COLLECTIONS:  # the test server knows no databases, only collections
+        database.drop_collection(name)
     return url
 
 
@@ -143,6 +142,13 @@ def drop_database(url: str) -> None:
     """Removes the database that an address names."""
     with closing(_client(url, 5_000)) as client:
         client.drop_database(client.get_default_database().name)
+
+
+@cache
+def _lasting_client(url: str) -> MongoClient[dict[str, Any]]:
+    client = _client(url, 5_000)
+    atexit.register(client.close)
+    return client
 
 
 def _client(url: str, milliseconds: int) -> MongoClient[dict[str, Any]]:

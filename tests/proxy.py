@@ -72,9 +72,12 @@ class FaultProxy:
         await asyncio.gather(*(connection.ended.wait() for connection in list(self._connections)))
         await self._server.wait_closed()
 
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(self._target)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            server_reader, server_writer = await asyncio.open_unix_connection(self._target)
+            server_reader, server_writer = await self._reach()
         except OSError:
             writer.close()
             return

@@ -14,7 +14,7 @@ from typing import Final
 
 from bench.chaos.fleet import NotStarted
 from bench.chaos.load import AFTER_LAST_SECONDS, FIRST_FAULT_SECONDS, Order, Shape, run_load
-from bench.chaos.plan import DECKS, Habits, Kind, deck_of, read_kinds
+from bench.chaos.plan import DECKS, Habits, Kind, deck_of
 from bench.chaos.selftest import describe, try_oracle
 from bench.chaos.slow_readers import run_slow_readers
 from bench.chaos.stampede import run_stampede
@@ -71,10 +71,9 @@ async def _run(arguments: argparse.Namespace, home: Path) -> Verdict:
         await run_slow_readers(arguments.seed, streams, shape, verdict, home)
     else:
         order = _order(arguments, streams, shape)
-        profile = arguments.profile if arguments.kinds is None else arguments.kinds
         verdict.options = {
             **verdict.options,
-            "profile": profile if order.faults else "none",
+            "profile": arguments.profile if order.faults else "none",
             "planned": order.faults,
             "seconds": round(order.seconds),
         }
@@ -89,21 +88,28 @@ def _order(arguments: argparse.Namespace, streams: int, shape: Shape) -> Order:
     if arguments.seconds is not None and faults:
         busy = arguments.seconds - FIRST_FAULT_SECONDS - AFTER_LAST_SECONDS
         every = max(busy, 0.0) / faults
-    deck = deck_of(arguments.profile)
-    if arguments.kinds is not None:
-        deck = read_kinds(arguments.kinds.split(","))
     habits = Habits(cancel_share=1.0, drop_share=0.0) if cancels else Habits()
     return Order(
         arguments.seed,
         streams,
         faults,
-        deck,
+        deck_of(arguments.profile),
         every,
         shape,
         habits,
         longest=arguments.longest,
         least_seconds=arguments.seconds or 0.0,
     )
+
+
+def profile(text: str) -> str:
+    """A profile as the command line gives it.
+
+    Raises:
+        ValueError: a part of it is not known.
+    """
+    deck_of(text)
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,11 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=7, help="decides every fault, run and drop")
     add(
         "--profile",
+        type=profile,
         default="mixed",
-        metavar="+".join(DECKS),
-        help="which faults; several profiles are joined by '+'",
+        help=f"which faults: {', '.join(DECKS)}, or single ones ({', '.join(Kind)}); "
+        "several are joined by '+'",
     )
-    add("--kinds", help=f"these faults instead, with commas: {', '.join(Kind)}")
     add("--every", type=float, default=3.0, help="seconds from one fault to the next")
     add("--seconds", type=float, help="how long clients start new runs; decides --every")
     add("--longest", type=float, default=10.0, help="seconds of the longest run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -166,20 +166,11 @@ def client_random(seed: int, client: int) -> random.Random:
 
 
 def deck_of(profile: str) -> tuple[Kind, ...]:
-    """The deck of a profile, or of several joined by `+`: one card of each in turn.
-
-    Raises:
-        KeyError: one is not known.
-    """
-    decks = [DECKS[name] for name in profile.split("+")]
-    rounds = math.lcm(*(len(deck) for deck in decks))
-    return tuple(deck[number % len(deck)] for number in range(rounds) for deck in decks)
-
-
-def read_kinds(names: Iterable[str]) -> tuple[Kind, ...]:
-    """Kinds of faults by name.
+    """The deck of a profile or of one kind; of several joined by `+`, one card of each in turn.
 
     Raises:
         ValueError: one is not known.
     """
-    return tuple(Kind(name.strip()) for name in names)
+    decks = [DECKS.get(name) or (Kind(name),) for name in profile.split("+")]
+    rounds = math.lcm(*(len(deck) for deck in decks))
+    return tuple(deck[number % len(deck)] for number in range(rounds) for deck in decks)

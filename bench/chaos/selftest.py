@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -17,9 +18,16 @@ from bench.chaos.toy import open_toy
 from bench.chaos.toy_run import EXPECTED, Bug
 from bench.chaos.verdict import Verdict, convict, never_happened
 
-CLIENTS: Final = 8
+AT_ONCE: Final = 4
+CLIENTS: Final = 6
 TOKENS: Final = 24
-CLEAN_ROUNDS: Final = 3
+ROUNDS: Final = 10
+"""Some things depend on when who leaves: so many tries they get, by further seeds."""
+FORGIVEN: Final = (
+    *("attempt superseded", "resume crossed attempts", "resume on another instance"),
+    *("rejoined by key", "client left", "stream ended before done", "worker killed mid-stream"),
+    *("api killed with open streams", "cancelled"),
+)
 HABITS: Final = Habits(
     drop_share=0.06,
     rejoin_share=0.5,
@@ -37,24 +45,39 @@ IMPATIENT: Final = (Bug.NEVER_ENDS, Bug.HANGS)
 
 async def try_oracle(seed: int) -> list[str]:
     """Every way in which the oracle failed; empty when it can be believed."""
-    complaints = list(_gaps_in_the_test())
-    seen: dict[str, int] = {}
-    for number in range(CLEAN_ROUNDS):
+    some = asyncio.Semaphore(AT_ONCE)
+
+    async def try_one(bug: Bug) -> list[str]:
+        async with some:
+            return await _try_bug(bug, seed)
+
+    found = await asyncio.gather(_try_clean(seed), *(try_one(bug) for bug in Bug))
+    return [*_gaps_in_the_test(), *(complaint for complaints in found for complaint in complaints)]
+
+
+async def _try_bug(bug: Bug, seed: int) -> list[str]:
+    """A toy with a mistake is accused of it."""
+    found: set[str] = set()
+    for number in range(ROUNDS):
+        verdict = await run_toy(bug, seed + number)
+        found.update(verdict.by_kind())
+        if EXPECTED[bug] in found:
+            return []
+    return [f"a toy that {bug}: {EXPECTED[bug]} not in {sorted(found)}"]
+
+
+async def _try_clean(seed: int) -> list[str]:
+    """A clean toy is accused of nothing, until all has happened to it that must be forgiven."""
+    seen: Counter[str] = Counter()
+    for number in range(ROUNDS):
         verdict = await run_toy(None, seed + number)
-        complaints += [f"clean toy, accused of: {violation}" for violation in verdict.violations]
-        for name, count in verdict.counters.items():
-            seen[name] = seen.get(name, 0) + count
-    complaints += [
-        f"clean toy: never seen: {name}"
-        for name in ("resume crossed attempts", "resume on another instance", "rejoined by key")
-        if not seen[name]
-    ]
-    for bug in Bug:
-        verdict = await run_toy(bug, seed)
-        if EXPECTED[bug] not in verdict.by_kind():
-            found = sorted(verdict.by_kind())
-            complaints.append(f"a toy that {bug} was not caught: {EXPECTED[bug]} not in {found}")
-    return complaints
+        if verdict.violations:
+            return [f"clean toy, accused of: {violation}" for violation in verdict.violations]
+        seen.update(verdict.counters)
+        missing = [name for name in FORGIVEN if not seen[name]]
+        if not missing:
+            return []
+    return [f"clean toy: never seen: {name}" for name in missing]
 
 
 async def run_toy(bug: Bug | None, seed: int) -> Verdict:
@@ -83,7 +106,7 @@ async def run_toy(bug: Bug | None, seed: int) -> Verdict:
 def _plans(bug: Bug | None) -> Iterator[RunPlan]:
     for number in range(CLIENTS):
         # A cancelled run may end early: it would hide mistakes that wait for their moment.
-        cancelled = bug is None and number % 4 == 3
+        cancelled = bug is None and number % 3 == 2
         yield RunPlan(f"toy-{number}", TOKENS, 2, cancel_after=TOKENS // 2 if cancelled else None)
 
 
@@ -104,4 +127,4 @@ def describe(complaints: Sequence[str]) -> str:
     """The outcome in one line."""
     if complaints:
         return f"oracle FAIL {len(complaints)} complaints"
-    return f"oracle PASS {len(Bug)} mistakes caught, {CLEAN_ROUNDS} clean toys left alone"
+    return f"oracle PASS {len(Bug)} mistakes caught, a clean toy left alone"

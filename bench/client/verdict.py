@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
-from bench.client.connection import OK, Stream
+from bench.client.connection import OK
 from bench.plan import Script
 
 MS = 1e-6
 """Milliseconds per nanosecond."""
+
+
+class Answer(Protocol):
+    """What a client kept of one stream; see `connection.Stream`."""
+
+    status: int
+    complete: bool
+    pieces: list[tuple[int, bytes]]
 
 
 @dataclass(slots=True)
@@ -29,7 +37,7 @@ class Seen:
     complaints: list[str] = field(default_factory=list)
 
 
-def judge(stream: Stream, script: Script, *, stamped: bool) -> Seen:
+def judge(stream: Answer, script: Script, *, stamped: bool) -> Seen:
     """What came, and everything that is wrong with it."""
     seen = Seen()
     if stream.status != OK or not stream.complete:
@@ -38,7 +46,11 @@ def judge(stream: Stream, script: Script, *, stamped: bool) -> Seen:
         return seen
     ends = 0
     for arrival, line in _lines(stream):
-        event = orjson.loads(line)
+        try:
+            event = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            seen.complaints.append(f"no event: {line[:80]!r}")
+            continue
         seen.arrivals.append(arrival)
         expected = f"1-{len(seen.arrivals)}"
         if event["id"] != expected or ends:
@@ -62,7 +74,7 @@ def _take(event: dict[str, Any], arrival: int, seen: Seen, stamped: bool) -> Non
         seen.complaints.append(f"{event['type']}: {content} {metadata}")
 
 
-def _lines(stream: Stream) -> Iterator[tuple[int, bytes]]:
+def _lines(stream: Answer) -> Iterator[tuple[int, bytes]]:
     """Whole lines with the arrival of their last byte; heartbeats are passed over."""
     rest = b""
     for arrival, data in stream.pieces:
@@ -71,4 +83,4 @@ def _lines(stream: Stream) -> Iterator[tuple[int, bytes]]:
             if line:
                 yield arrival, line
     if rest:
-        raise ValueError(f"The stream ended within a line: {rest[:80]!r}")
+        yield stream.pieces[-1][0], rest  # cut within a line

@@ -24,7 +24,12 @@ from machina.observability.metrics import METHODS
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_QUIET: Final = ("/system/liveness", "/system/readiness", "/system/client-health-check")
+_QUIET: Final = (
+    "/system/liveness",
+    "/system/readiness",
+    "/system/client-health-check",
+    "/metrics",
+)
 """Asked every few seconds by machines: not worth a line each."""
 
 

@@ -1,4 +1,4 @@
-"""The metrics of workers: each process keeps its own, the one that was started shows them all."""
+"""The metrics of the processes: each keeps its own, the worker that was started shows them all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_metrics(settings: Settings) -> Iterator[Metrics]:
-    """The metrics of this process, on the port of the settings unless a supervisor shows them.
+def open_metrics(settings: Settings | None = None) -> Iterator[Metrics]:
+    """The metrics of this process, which the others of its group see as well.
+
+    Args:
+        settings: Those of a worker: it has no API to ask, and so shows its metrics on their port,
+            unless it is in a group.
 
     Raises:
         SettingsInvalid: the port cannot be had.
@@ -25,17 +29,17 @@ def open_metrics(settings: Settings) -> Iterator[Metrics]:
     from machina.observability.metrics import make_metrics
     from machina.observability.sharing import join_group
 
-    share = join_group(os.environ)
-    metrics = make_metrics(share=share)
-    if share is not None or settings.metrics_port is None:
-        yield metrics
-        return
-    with serve_metrics(metrics.source, settings.metrics_host, settings.metrics_port):
-        yield metrics
+    with join_group(os.environ) as share:
+        metrics = make_metrics(share=share)
+        if share is not None or settings is None or settings.metrics_port is None:
+            yield metrics
+            return
+        with serve_metrics(metrics.source, settings.metrics_host, settings.metrics_port):
+            yield metrics
 
 
 def show_group(settings: Settings, group: ProcessGroup) -> AbstractContextManager[None]:
-    """Shows the metrics of a whole group on the port of the settings, if there is one.
+    """Shows the metrics of a group of workers on the port of the settings, if there is one.
 
     Raises:
         SettingsInvalid: on entering, when the port cannot be had.

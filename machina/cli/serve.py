@@ -122,14 +122,14 @@ def parse_queues(text: str | None) -> list[Queue]:
 def _serve_api(settings: Settings, *, shared: bool) -> int:
     from machina.cli.server import Server
 
-    with open_listener(settings.host, settings.port, shared=shared) as listener:
+    with (
+        open_listener(settings.host, settings.port, shared=shared) as listener,
+        open_metrics() as metrics,
+    ):
         from machina.api.app import create_app
-        from machina.observability.metrics import make_metrics
-        from machina.observability.sharing import join_group
         from machina.resources import open_resources
 
         url = make_url(settings.host, listener.getsockname()[1])
-        metrics = make_metrics(share=join_group(os.environ))
         server = Server(
             create_app(settings, functools.partial(open_resources, process="api", metrics=metrics)),
             drain_seconds=settings.drain_seconds,

@@ -200,8 +200,10 @@ class EventLogReader:
         sound = contiguous(tail.cursor, entries)
         tail.extend(entries[:sound])
         if sound < len(entries):
-            tail.note_hole(entries[sound].id)
-            tail.disturb(tail.waiting)
+            found = entries[sound].id
+            tail.note_hole(found)
+            tail.disturb([viewer for viewer in tail.waiting if viewer.cursor < found])
+            tail.wake(tail.waiting)  # those beyond the hole read by themselves
         elif len(entries) == count:
             self._touch(tail)
 

@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 5.0
+CANCEL_AGAIN_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.5
 """How long a task that was started again must run before it counts as well."""
 
@@ -95,8 +96,9 @@ class Supervisor:
             try:
                 await asyncio.wait([task])
             except asyncio.CancelledError:
-                task.cancel()
-                await asyncio.wait([task])
+                while not task.done():
+                    task.cancel()  # a library may swallow one: `asyncio.wait_for` before 3.12 does
+                    await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)
                 raise
             finally:
                 well.cancel()

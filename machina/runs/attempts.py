@@ -20,7 +20,7 @@ from machina.eventlog.answers import Answer, AppendRefused
 from machina.eventlog.reader import LogState
 from machina.eventlog.writer import AttemptLog, EventLogWriter
 from machina.events import Entry, Event, encode
-from machina.ids import EventId, RunId
+from machina.ids import BEGINNING, EventId, RunId
 from machina.observability.metrics import Metrics, make_metrics
 from machina.queue.names import Queue
 from machina.runs.closing import first_event, repair_event, terminal_events
@@ -159,14 +159,15 @@ class Attempts:
         finally:
             attempt_log.close()
 
-    async def repair(self, run: Run, holder: str) -> Repair:
+    async def repair(self, run: Run, holder: str, *, seen: EventId = BEGINNING) -> Repair:
         """Publishes the end of a finished run again, from its record, as a new attempt.
 
-        Does nothing but note it when the log shows the end. What the log does not take within five
-        seconds is returned, for a viewer that waits; the reaper tries again.
+        Does nothing but note it when the log shows an end that is not older than `seen`. What the
+        log does not take within five seconds is returned, for a viewer that waits; the reaper tries
+        again.
         """
         state = await self._inspect(run.id)
-        if state.top is not None and state.top.is_terminal:
+        if state.top is not None and state.top.is_terminal and state.top.id >= seen:
             await self.records.mark_published(run)
             return Repair(is_published=True)
         claimed = await self.records.claim_repair(run, holder)

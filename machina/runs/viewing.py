@@ -84,8 +84,10 @@ class Viewing:
         await self.publish_end(run)
         return await self.reader.inspect(run.id)
 
-    async def publish_end(self, run: Run) -> Sequence[Entry]:
+    async def publish_end(self, run: Run, seen: EventId = BEGINNING) -> Sequence[Entry]:
         """Waits a moment for the holder that just decided the end; then publishes in its place.
+
+        An end that lies before `seen` is of an older telling: the newer one lost its tail.
 
         Returns the end where the log does not take it: for who is connected, that must do.
         """
@@ -94,12 +96,12 @@ class Viewing:
             if current is None or current.published:
                 break
             await asyncio.sleep(AHEAD_WAIT_SECONDS / 10)
-            if _has_end(await self.reader.inspect(run.id)):
+            if _has_end(await self.reader.inspect(run.id), seen):
                 return ()
             current = await self.records.get(run.id)
         if current is None or not current.is_final:
             return ()
-        return (await self.attempts.repair(current, self.holder())).entries
+        return (await self.attempts.repair(current, self.holder(), seen=seen)).entries
 
     async def _wait_for_newer(self, run: Run, after: EventId) -> None:
         state = LogState(exists=False, top=None)
@@ -164,10 +166,8 @@ class View:
             await viewing.close_expired(run)
             return ()
         state = await viewing.reader.inspect(run.id)
-        seen_end = _has_end(state) and state.top is not None
-        if not seen_end or (state.top is not None and state.top.id <= self._subscription.cursor):
-            return await viewing.publish_end(run)
-        return ()
+        cursor = self._subscription.cursor
+        return () if _has_end(state, cursor) else await viewing.publish_end(run, cursor)
 
 
 def overdue(run: Run, now: datetime) -> Outcome | None:
@@ -192,8 +192,8 @@ def waited_too_long(run: Run, now: datetime) -> Outcome:
     )
 
 
-def _has_end(state: LogState) -> bool:
-    return state.top is not None and state.top.is_terminal
+def _has_end(state: LogState, seen: EventId = BEGINNING) -> bool:
+    return state.top is not None and state.top.is_terminal and state.top.id >= seen
 
 
 def _newest(state: LogState, run: Run) -> EventId:

@@ -146,7 +146,8 @@ class Documents:
                 while rows := await self._call(lambda: cursor.to_list(BATCH)):
                     yield rows
             finally:
-                await cursor.close()
+                if cursor.alive:
+                    await cursor.close()
 
     async def _write(self, action: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -159,4 +160,5 @@ class Documents:
 
 
 def _same(found: Found) -> Filter:
-    return {"_id": found.record["_id"], VERSION: found.version}
+    """What is still the record that was found; one that others put there has no version yet."""
+    return {"_id": found.record["_id"], VERSION: found.version or None}

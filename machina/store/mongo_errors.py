@@ -30,9 +30,10 @@ _DUPLICATE_TEXTS: Final = ("E11000", "duplicate key", "UNIQUE constraint failed"
 _LOGIN_CODES: Final = (13, 18, 8000)
 _CONFLICT_CODES: Final = (85, 86)
 _REFUSAL_CODES: Final = frozenset(
-    (2, 9, 14, 15, 28, 40, 52, 53, 54, 55, 56, 57, 66, 10334, 17280, 17419, 17420)
+    (2, 9, 14, 15, 28, 40, 52, 53, 54, 55, 56, 57, 66, 115, 238, 10334, 17280, 17419, 17420)
 )
-"""The request itself cannot be done: bad value or type, path or field, too deep or too large."""
+"""The request itself cannot be done: bad value or type, path or field, too deep or too large,
+or something that this server does not do at all."""
 _REASONS: Final[tuple[tuple[type[PyMongoError], str], ...]] = (
     (ServerSelectionTimeoutError, "no server that takes writes was found"),
     (WaitQueueTimeoutError, "all connections to it are busy"),
@@ -61,7 +62,7 @@ def named(error: Exception, collection: str) -> MachinaError:
     if isinstance(error, ExecutionTimeout):
         return TookTooLong("MongoDB gave up: the operation took too long.")
     code = getattr(error, "code", None)
-    if code in _REFUSAL_CODES:
+    if is_refusal(error):
         return ServerRefused(f"MongoDB refused the operation (code {code}).")
     return StoreDown(f"MongoDB failed: {_reason(error, code)}.")
 
@@ -92,6 +93,11 @@ def is_duplicate(error: PyMongoError) -> bool:
     if error.code is not None:
         return error.code in _DUPLICATE_CODES
     return any(text in str(error) for text in _DUPLICATE_TEXTS)
+
+
+def is_refusal(error: PyMongoError) -> bool:
+    """Whether the server understood a request and will never do it."""
+    return isinstance(error, OperationFailure) and error.code in _REFUSAL_CODES
 
 
 def taken(collection: str, fields: Sequence[str]) -> Duplicate:

@@ -6,23 +6,25 @@ Everything here may be done by several processes at once and again at any time.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
 from pymongo import IndexModel
 from pymongo.errors import OperationFailure
 
+from machina.store.base import Sort
 from machina.store.indexes import COLLECTIONS, Index
-from machina.store.mongo_errors import DRIVER_ERRORS, index_failed, is_duplicate
+from machina.store.mongo_errors import DRIVER_ERRORS, index_failed, is_duplicate, is_refusal
 
 log = structlog.get_logger(__name__)
 
 PROBES: Final = "machina_probes"
-_RECORDS: Final[tuple[dict[str, Any], ...]] = (
+PROBE_RECORDS: Final[tuple[dict[str, Any], ...]] = (
     {"_id": "1", "list": [{"n": 1}, {"n": 5}], "text": "a", "null": None, "mixed": True},
     {"_id": "2", "list": [{"n": 7}, {"n": 0}], "text": "b", "null": None, "mixed": 5},
 )
-_QUERY: Final[dict[str, Any]] = {
+PROBE_QUERY: Final[dict[str, Any]] = {
     "list.n": {"$gt": 4, "$not": {"$gt": 9}},
     "list": {"$elemMatch": {"n": {"$gt": 4}}, "$size": 2},
     "text": {"$not": {"$gt": 1}, "$ne": 1},
@@ -31,7 +33,7 @@ _QUERY: Final[dict[str, Any]] = {
     "$nor": [{"absent": {"$ne": None}}, {"mixed": 1}],
 }
 """Matches both records if paths spread over lists, types are kept apart and null is not absent."""
-_ORDER: Final = [("mixed", 1)]
+PROBE_ORDER: Final[Sort] = [("mixed", 1)]
 """Every number comes before every truth value: the second record first."""
 
 
@@ -43,7 +45,7 @@ async def is_faithful(database: Any) -> bool:
     probes = database[PROBES]
     if await _answers_rightly(probes):
         return True
-    for record in _RECORDS:
+    for record in PROBE_RECORDS:
         try:
             await probes.insert_one(record.copy())
         except OperationFailure as error:
@@ -57,8 +59,10 @@ async def is_faithful(database: Any) -> bool:
 
 async def _answers_rightly(probes: Any) -> bool:
     try:
-        found = await probes.find(_QUERY, {"_id": 1}, sort=_ORDER).to_list(None)
+        found = await probes.find(PROBE_QUERY, {"_id": 1}, sort=PROBE_ORDER).to_list(None)
     except OperationFailure as error:
+        if error.code is not None and not is_refusal(error):
+            raise
         log.debug("store.probe_refused", error=str(error)[:200])
         return False
     return [record["_id"] for record in found] == ["2", "1"]
@@ -72,7 +76,7 @@ async def create_indexes(database: Any, *, faithful: bool) -> None:
     """
     await asyncio.gather(
         *(
-            _create(database, name, [_model(index, faithful) for index in indexes])
+            _create(database, name, index_models(indexes, faithful=faithful))
             for name, indexes in COLLECTIONS.items()
             if indexes
         )
@@ -86,11 +90,36 @@ async def _create(database: Any, name: str, models: list[IndexModel]) -> None:
         raise index_failed(error, name) from error
 
 
+def index_models(indexes: Sequence[Index], *, faithful: bool) -> list[IndexModel]:
+    """The declared indexes of a collection in the driver's terms, as the server can have them."""
+    models = [_model(index, faithful) for index in indexes]
+    if faithful:
+        first = {index.keys[0] for index in indexes if not index.unique}
+        models += [
+            _starting_with(index.keys[0])
+            for index in indexes
+            if index.unique and len(index.keys) > 1 and index.keys[0] not in first
+        ]
+    return models
+
+
 def _model(index: Index, faithful: bool) -> IndexModel:
     keys = [(key, 1) for key in index.keys]
     if index.unique:
         # Texts only, said so that MongoDB sees that a look-up by text can use the index.
-        present = {key: {"$gte": ""} for key in index.keys}
-        return IndexModel(keys, name=index.name, unique=True, partialFilterExpression=present)
+        return IndexModel(
+            keys, name=index.name, unique=True, partialFilterExpression=_texts(index.keys)
+        )
     # `_id` last gives equal keys the order in which records are found.
     return IndexModel([*keys, ("_id", 1)] if faithful else keys, name=index.name)
+
+
+def _starting_with(key: str) -> IndexModel:
+    """For look-ups by the first key alone, which cannot use an index that also needs the others."""
+    return IndexModel(
+        [(key, 1), ("_id", 1)], name=f"{key}_first", partialFilterExpression=_texts([key])
+    )
+
+
+def _texts(keys: Sequence[str]) -> dict[str, Any]:
+    return {key: {"$gte": ""} for key in keys}

@@ -95,6 +95,22 @@ def test_everything_ends_well_when_the_supervisor_is_asked_to_stop(
     assert sorted(notes.lines()) == ["a", "a-ended", "b", "b-ended"]
 
 
+def test_the_name_of_a_child_that_ended_is_told_before_it_starts_again(notes: Notes) -> None:
+    def act() -> None:
+        notes.wait_for("a")
+        os.kill(int(notes.lines()[0]), signal.SIGKILL)
+        while notes.lines().count("a") < 2:
+            time.sleep(0.005)
+        told.append("a is back")
+        send(signal.SIGTERM)
+
+    told: list[str] = []
+    script = 'echo $$ $1 >> $0; trap "exit 0" TERM; while :; do sleep 0.02; done'
+    with beside(act):
+        supervise([notes.child("a", script)], grace_seconds=5, on_end=told.append)
+    assert told == ["a", "a is back", "a"]
+
+
 def test_a_child_starts_again_when_it_died(notes: Notes) -> None:
     script = 'echo pid-$$ >> $0; trap "exit 0" TERM; while :; do sleep 0.02; done'
 

@@ -1,4 +1,4 @@
-"""A production deployment on this machine: Redis with a password, a store, what start-prod.sh runs."""
+"""A production deployment on this machine: Redis with a password, a store, start-prod.sh."""
 
 from __future__ import annotations
 
@@ -15,20 +15,38 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import httpx
 
+from machina.auth import Keyring, Scope
 from machina.cli.sample import load_sample
-from machina.settings import Settings, load_settings
+from machina.settings import Settings, variable_name
 from machina.store import open_store
-from tests.journeys.harness import MARK, POLL_SECONDS, bare_environment, free_port, wait_until
+from tests.journeys.harness import (
+    MARK,
+    POLL_SECONDS,
+    bare_environment,
+    free_port,
+    read_events,
+    wait_until,
+)
+from tests.journeys.watcher import script
 from tests.services import RedisServer, find_redis_6, require
 
 ROOT: Final = Path(__file__).parents[2]
 BIN: Final = Path(sys.executable).parent
 """Where the environment that runs the tests has its programs."""
 PROJECT: Final = "default"
+STORES: Final = ("mongodb_url", "data_dir")
+
+
+class Prepared(NamedTuple):
+    """What a deployment needs before anybody can use it."""
+
+    admin_key: str
+    client_key: str
+    agent_id: str
 
 
 class LockedRedis(RedisServer):
@@ -78,7 +96,9 @@ class Deployment:
     ) -> subprocess.Popen[bytes]:
         """Runs start-prod.sh, or what `prefix` begins, from another directory than its own."""
         output = self.home / f"process-{next(self._numbers)}.log"
-        command = [*prefix, *arguments] if prefix else [str(self.home / "start-prod.sh"), *arguments]
+        command = (
+            [*prefix, *arguments] if prefix else [str(self.home / "start-prod.sh"), *arguments]
+        )
         with output.open("wb") as file:
             process = subprocess.Popen(
                 command,
@@ -105,19 +125,18 @@ class Deployment:
             timeout=30,
         ).stdout.strip()
 
-    def create_key(self, scope: str) -> str:
-        """A new API key."""
-        return self.run("keys", "create", "--scope", scope)
-
-    def install_hello(self) -> str:
-        """Puts the sample agent into the store; returns the agent's id."""
-        return asyncio.run(_install_hello(self._load()))
+    def prepare(self) -> Prepared:
+        """Puts the sample agent and a key of each scope into the store."""
+        stores = {field: self.settings.get(variable_name(field)) for field in STORES}
+        return asyncio.run(_prepare(Settings(_env_file=None, **cast(Any, stores))))
 
     def wait_ready(self, process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
         """Waits for the API to say that it is ready."""
 
         def ready() -> bool:
-            assert process.poll() is None, f"ended with {process.returncode}: {self.output(process)}"
+            assert process.poll() is None, (
+                f"ended with {process.returncode}: {self.output(process)}"
+            )
             with suppress(httpx.TransportError):
                 return httpx.get(f"{self.url}/system/readiness").status_code == 200
             return False
@@ -164,13 +183,6 @@ class Deployment:
             print(f"$ {process.args!r} -> {process.returncode}\n{path.read_text()}")
         assert not left
 
-    def _load(self) -> Settings:
-        fields = {str(f.validation_alias): name for name, f in Settings.model_fields.items()}
-        return load_settings(
-            env_file=Path(os.devnull),
-            **{fields[name]: value for name, value in self.settings.items()},
-        )
-
 
 @contextmanager
 def deployed(home: Path, settings: Mapping[str, str]) -> Iterator[Deployment]:
@@ -182,12 +194,24 @@ def deployed(home: Path, settings: Mapping[str, str]) -> Iterator[Deployment]:
         deployment.close()
 
 
-async def _install_hello(settings: Settings) -> str:
-    agent: dict[str, Any] = {}
+def read_one_stream(client: httpx.Client, agent_id: str) -> None:
+    """Starts an agent that answers at once and sees it through."""
+    body = script("tokens=3 delay_ms=0")
+    with client.stream("POST", f"/agent/stream/{agent_id}", json=body) as response:
+        assert response.status_code == 200, response.read()
+        events = list(read_events(response))
+    assert events[-1]["metadata"]["status"] == "executed"
+
+
+async def _prepare(settings: Settings) -> Prepared:
     async with open_store(settings) as store:
-        for kind, definition in await asyncio.to_thread(load_sample):
-            agent = await store.definitions.create(PROJECT, cast(Any, kind), definition)
-    return str(agent["_id"])
+        agent_id = ""
+        for kind, definition in await asyncio.to_thread(load_sample):  # the agent comes last
+            agent_id = await store.definitions.create(PROJECT, cast(Any, kind), definition)
+        keyring = Keyring(store.keys, clock=time.monotonic, now=store.now)
+        admin_key, _ = await keyring.create(Scope.ADMIN)
+        client_key, _ = await keyring.create(Scope.CLIENT)
+    return Prepared(admin_key, client_key, agent_id)
 
 
 def _is_marked(entry: Path, mark: bytes) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from machina.eventlog.clients import make_log_clients
 from machina.eventlog.keys import LogKeys, make_log_keys
 from machina.eventlog.signals import CancelListener, ring_cancel
 from machina.ids import RunId
+from tests.proxy import open_proxy
 from tests.running import eventually, running
 from tests.services import RedisServer, off_loop
 
@@ -36,3 +39,32 @@ async def test_the_signal_to_cancel_is_heard_after_a_restart(own_redis: RedisSer
     finally:
         await commands.aclose()
         await blocking.aclose()
+
+
+async def test_a_listener_connects_anew_when_its_connection_died_silently(
+    own_redis: RedisServer,
+) -> None:
+    heard: list[RunId] = []
+    connected: list[None] = []
+    async with open_proxy(str(own_redis.socket)) as proxy:
+        commands, blocking = make_log_clients(own_redis.url)
+        _, through_proxy = make_log_clients(f"{proxy.url}?socket_connect_timeout=0.1")
+        listener = CancelListener(
+            through_proxy,
+            KEYS,
+            heard.append,
+            on_connected=lambda: connected.append(None),
+            quiet_seconds=0.05,
+        )
+        async with running(listener.run):
+            await eventually(lambda: len(connected) == 1)
+            await asyncio.sleep(0.2)
+            assert len(connected) == 1, "silence alone is no reason: the server answers pings"
+            proxy.freeze()
+            await eventually(lambda: proxy.connections > 1)
+            proxy.thaw()
+            await eventually(lambda: len(connected) > 1)
+            await ring_cancel(commands, KEYS, RUN)
+            await eventually(lambda: heard == [RUN])
+        for client in (commands, blocking, through_proxy):
+            await client.aclose()

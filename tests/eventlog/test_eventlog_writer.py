@@ -149,6 +149,21 @@ async def test_a_call_carries_no_more_than_its_bounds(
     assert len(await lines(log_client)) == CALL_ENTRIES + 5
 
 
+async def test_a_line_that_does_not_fit_into_a_call_any_more_waits_for_the_next(
+    log_client: Redis,
+) -> None:
+    writer = make_writer(log_client)
+    calls = Calls(log_client)
+    logs = [open_log(writer, RunId(f"65f0000000000000000001{i:02x}")) for i in range(4)]
+    for log in logs:
+        await log.append(said("x" * (CALL_BYTES * 2 // 5)))
+    async with running(writer.run):
+        await asyncio.gather(*(log.flush() for log in logs))
+    assert calls.sizes[-2:] == [2, 2]
+    for log in logs:
+        assert len(await lines(log_client, log.run_id)) == 1
+
+
 async def test_a_line_over_the_limit_is_refused_before_it_gets_an_id(
     log_client: Redis, writer: EventLogWriter
 ) -> None:
@@ -250,7 +265,7 @@ async def test_append_waits_while_an_attempt_has_too_much_unacknowledged(
     waiting = asyncio.create_task(log.append(said("later")))
     await asyncio.sleep(0.02)
     assert not waiting.done()
-    await asyncio.wait_for(other.append(said("another run goes on")), 0.1)
+    await asyncio.wait_for(other.append(said("another run goes on")), 2)
     async with running(writer.run):
         assert (await waiting).seq == 4
         await asyncio.gather(log.flush(), other.flush())
@@ -380,7 +395,7 @@ async def test_aclose_does_not_wait_when_nothing_can_be_sent(log_client: Redis) 
     writer = make_writer(log_client)
     log = open_log(writer)
     await log.append(Event("start"))
-    await asyncio.wait_for(writer.aclose(), 0.2)
+    await asyncio.wait_for(writer.aclose(), 1)
     assert writer.pending_bytes == 0
 
 

@@ -42,8 +42,9 @@ def test_a_redis_that_is_killed_costs_nothing_but_a_pause(start_dev: StartDev) -
             wait_until(lambda: len(dev.pids("redis")) == 1, "redis is back")
         events = watcher.join()
 
+        # With `everysec` a slow disk may cost the newest entries: then an attempt goes on.
         assert_sound(events)
-        assert {e["id"].split("-")[0] for e in events} == {"1"}
+        assert shown_text(events) == events[-1]["metadata"]["content"]
         assert watcher.cuts == 1, "the viewer stayed connected"
         assert replay(client, watcher.run_id) == events
 

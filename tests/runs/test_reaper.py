@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from machina.errors import StoreDown
+from machina.observability.metrics import Metrics, make_metrics
 from machina.resources import Resources
 from machina.runs.attempts import Attempts, LogLifetime, cancelled
 from machina.runs.reaper import SWEEP_EVERY, Reaper
@@ -16,6 +17,7 @@ from machina.runs.run import Run
 from machina.settings import Settings
 from machina.store.leases import LeaseStore
 from tests.fleet import ask, get_run, watch
+from tests.measuring import measured
 
 LEASE = 4.0
 
@@ -53,7 +55,9 @@ def reaper(api: Resources, clocks: Clocks) -> Reaper:
     return make_reaper(api, clocks)
 
 
-def make_reaper(api: Resources, clocks: Clocks, holder: str = "reaper-1") -> Reaper:
+def make_reaper(
+    api: Resources, clocks: Clocks, holder: str = "reaper-1", metrics: Metrics | None = None
+) -> Reaper:
     attempts = Attempts(
         api.attempts.records,
         api.writer,
@@ -61,6 +65,7 @@ def make_reaper(api: Resources, clocks: Clocks, holder: str = "reaper-1") -> Rea
         api.reader.inspect,
         clocks.now,
         LogLifetime(live=60, retention=60),
+        metrics,
     )
     return Reaper(
         attempts,
@@ -182,6 +187,19 @@ async def test_the_last_attempt_that_dies_ends_the_run(
     events = await watch(api, run)
     assert events[-1]["metadata"]["error"]["code"] == "attempts_exhausted"
     assert (await get_run(api, run)).attempts_spent == 3
+
+
+async def test_a_death_and_what_it_left_behind_are_counted(api: Resources, clocks: Clocks) -> None:
+    metrics = make_metrics()
+    await api.store.leases.register("worker-1", {})
+    for _ in range(2):
+        await held_by(api, "worker-1")
+
+    await tick(make_reaper(api, clocks, metrics=metrics), clocks, LEASE + 1)
+
+    numbers = measured(metrics.source)
+    assert numbers["machina_workers_buried_total"] == 1
+    assert numbers["machina_attempts_reclaimed_total"] == 2
 
 
 async def test_a_waiting_run_is_woken_again_ever_more_rarely(

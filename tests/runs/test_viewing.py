@@ -111,6 +111,24 @@ async def test_a_finished_run_whose_log_lost_its_tail_is_mended_from_the_record(
     assert_sound(events)
 
 
+async def test_an_end_that_was_published_again_and_lost_its_tail_is_published_once_more(
+    api: Resources, worker: WorkerCrew, redis_server: RedisServer
+) -> None:
+    run = await finished(api, worker)
+    whole = await watch(api, run)
+    with redis_server.connect() as client:
+        client.xdel(api.log_keys.events(run.id), whole[-1]["id"])
+    again = await watch(api, run, after=EventId.parse(whole[-2]["id"]))
+    # Given the repair is gone again and the log ends with what a viewer is already beyond.
+    with redis_server.connect() as client:
+        client.xdel(api.log_keys.events(run.id), *(event["id"] for event in again[1:]))
+
+    events = await watch(api, run, after=EventId.parse(again[0]["id"]))
+
+    assert_sound(events)
+    assert shown_text(events) == shown_text(whole)
+
+
 async def test_a_viewer_that_is_connected_when_the_log_vanishes_gets_the_end(
     api: Resources, worker: WorkerCrew, redis_server: RedisServer
 ) -> None:

@@ -11,7 +11,10 @@ import pytest
 
 from machina.errors import Invalid, StoreDown
 from machina.store.base import Backend, Duplicate, QueryRefused
+from machina.store.matching import compile_query
 from machina.store.mongo import open_mongo
+from machina.store.mongo_setup import PROBE_ORDER, PROBE_QUERY, PROBE_RECORDS
+from machina.store.ordering import RecordOrder
 from tests.mongo_replies import Command, MongoReplies, cursor, failure
 
 NOW = datetime(2026, 1, 31, 8, 0, 0, 250_000, UTC)
@@ -64,16 +67,32 @@ async def test_indexes_are_made_once_as_they_are_declared(
             "name": "project_name_unique",
             "unique": True,
             "partialFilterExpression": {"project": {"$gte": ""}, "name": {"$gte": ""}},
-        }
+        },
+        {
+            "key": {"project": 1, "_id": 1},
+            "name": "project_first",
+            "partialFilterExpression": {"project": {"$gte": ""}},
+        },
     ]
     assert [list(index["key"]) for index in made["runs"]][:2] == [
         ["status", "wake_at", "queue_deadline", "_id"],
         ["status", "published", "_id"],
     ]
+    assert [list(index["key"]) for index in made["runs"]][-1] == ["idempotency", "_id"]
+    assert [list(index["key"]) for index in made["documents"]] == [
+        ["project", "_id"],
+        ["project", "name", "_id"],
+    ]
     assert len(server.sent("createIndexes")) == len(made)
     assert [command["find"] for command in server.sent("find")] == ["machina_probes"] + 5 * [
         "agents"
     ]
+
+
+def test_the_probe_asks_for_what_the_query_language_means() -> None:
+    assert all(map(compile_query(PROBE_QUERY), PROBE_RECORDS))
+    ordered = sorted(PROBE_RECORDS, key=RecordOrder(PROBE_ORDER))
+    assert [record["_id"] for record in ordered] == ["2", "1"]
 
 
 async def test_a_server_that_does_not_know_the_probes_gets_them_once(
@@ -92,6 +111,23 @@ async def test_a_server_that_does_not_know_the_probes_gets_them_once(
     assert await backend.collection("agents").count({}) == 0
     assert known == ["1", "2"]
     assert len(server.sent("createIndexes")) > 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_trusted"),
+    [(failure(238), False), ({"ok": 0.0, "errmsg": "no $not here"}, False), (failure(18), None)],
+)
+async def test_a_server_that_refuses_the_probe_is_not_trusted(
+    server: MongoReplies, backend: Backend, answer: dict[str, Any], is_trusted: bool | None
+) -> None:
+    server.answer = lambda c: answer if c.get("find") == "machina_probes" else {}
+    changing = backend.collection("leases").find_and_update({"n": 1}, {"$set": {"n": 2}})
+    if is_trusted is None:
+        with pytest.raises(StoreDown, match="refuses the user"):
+            await changing
+    else:
+        assert await changing is None
+        assert bool(server.sent("findAndModify")) is is_trusted
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Writes the report: `docs/performance.md` and its plots."""

@@ -212,7 +212,8 @@ class _Supervision:
             self._died(slot, code)
             return
         log.info("process.stopped", name=slot.child.name, code=code)
-        if slot.kill_at is None or code not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
+        as_told = slot.kill_at is not None and code in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        if code != 0 and not as_told:
             self._code = self._code or _exit_code(code)
 
     def _died(self, slot: _Slot, code: int) -> None:

@@ -16,7 +16,16 @@ PREFORK = 6
 """Processes the guide gives to streaming."""
 GREENLETS = 1000
 GOAL = 0.25
-HEAD = ["deployment", "delivered/s", "of offered", "API", "worker", "Redis", "all, µs/event"]
+HEAD = [
+    "deployment",
+    "delivered/s",
+    "of offered",
+    "events per write",
+    "API",
+    "worker",
+    "Redis",
+    "all, µs/event",
+]
 FIRST = ["first event p50, ms", "p99"]
 
 
@@ -94,6 +103,7 @@ def _row(name: str, measured: list[Measured]) -> list[Cell]:
         name,
         round(median(one.delivered for one in measured)),
         f"{median(one.delivered / one.offered for one in measured):.0%}",
+        middle([one.events / max(one.writes, 1) for one in measured]),
         *(
             middle([one.cost(part) for one in measured]) if part in measured[0].cpu else "–"
             for part in ("api", "worker", "redis")

@@ -38,6 +38,7 @@ ROOT: Final = Path(__file__).parents[2]
 BIN: Final = Path(sys.executable).parent
 """Where the environment that runs the tests has its programs."""
 PROJECT: Final = "default"
+Process = subprocess.Popen[bytes]
 STORES: Final = ("mongodb_url", "data_dir")
 
 
@@ -80,7 +81,7 @@ class Deployment:
         self.settings = dict(settings) | {"MACHINA_PORT": str(self.port)}
         self._mark = uuid.uuid4().hex
         self._numbers = itertools.count(1)
-        self._started: list[tuple[subprocess.Popen[bytes], Path]] = []
+        self._started: list[tuple[Process, Path]] = []
         shutil.copy(ROOT / "start-prod.sh", home)
         lines = (f"{name}={value}\n" for name, value in self.settings.items())
         (home / ".env").write_text("".join(lines))
@@ -93,7 +94,7 @@ class Deployment:
 
     def start(
         self, *arguments: str, prefix: Sequence[str] = (), environ: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         """Runs start-prod.sh, or what `prefix` begins, from another directory than its own."""
         output = self.home / f"process-{next(self._numbers)}.log"
         command = (
@@ -130,7 +131,7 @@ class Deployment:
         stores = {field: self.settings.get(variable_name(field)) for field in STORES}
         return asyncio.run(_prepare(Settings(_env_file=None, **cast(Any, stores))))
 
-    def wait_ready(self, process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
+    def wait_ready(self, process: Process, seconds: float = 45.0) -> None:
         """Waits for the API to say that it is ready."""
 
         def ready() -> bool:
@@ -143,11 +144,11 @@ class Deployment:
 
         wait_until(ready, f"the API on port {self.port} is ready", seconds)
 
-    def wait_said(self, process: subprocess.Popen[bytes], text: str, count: int = 1) -> None:
+    def wait_said(self, process: Process, text: str, count: int = 1) -> None:
         """Waits until the log of a process has this text so many times."""
-        wait_until(lambda: self.output(process).count(text) >= count, f"{count} × {text}", 30)
+        wait_until(lambda: self.output(process).count(text) >= count, f"{count} × {text}", 45)
 
-    def output(self, process: subprocess.Popen[bytes]) -> str:
+    def output(self, process: Process) -> str:
         """What a process has said so far."""
         return next(path for started, path in self._started if started is process).read_text()
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
 
 from tests.deploy.page_commands import PageCommand, read_page_commands
-from tests.deploy.production import Deployment, LockedRedis, Prepared, deployed, read_one_stream
+from tests.deploy.production import Deployment, LockedRedis, Prepared, Process, deployed
 from tests.fleet import assert_sound
 from tests.journeys.harness import read_events, wait_until
 from tests.journeys.watcher import script
 from tests.mongo_server import MongoServer
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 PROCESSES: Final = 2
 PLACES: Final = 10
@@ -44,6 +42,8 @@ class Guided:
 
     deployment: Deployment
     has: Prepared
+    api: Process
+    workers: tuple[Process, Process]
 
     def commands(self, kind: str) -> list[PageCommand]:
         has = self.has
@@ -70,13 +70,13 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guided]:
         }
         deployment = stack.enter_context(deployed(home, services | GUIDE))
         api = deployment.start()
-        workers = [deployment.start(*STREAMING), deployment.start(*OTHERS)]
+        workers = (deployment.start(*STREAMING), deployment.start(*OTHERS))
         prepared = deployment.prepare()
         deployment.wait_ready(api)
         deployment.wait_said(api, "api.listening", PROCESSES)
         for worker in workers:
             deployment.wait_said(worker, "worker.started")
-        yield Guided(deployment, prepared)
+        yield Guided(deployment, prepared, api, workers)
 
 
 def test_every_check_of_the_page_answers_as_the_page_says(guided: Guided) -> None:
@@ -172,22 +172,11 @@ def test_what_was_exported_wins_over_the_file(guided: Guided) -> None:
     assert "MAX_CONCURRENT_STREAMS=none" in guided.deployment.output(shown)
 
 
-def test_on_sigterm_everything_ends_with_0_and_nothing_is_left(tmp_path: Path) -> None:
-    with closing(LockedRedis()) as redis:
-        services = {"REDIS_URL": redis.address(0), "MACHINA_DATA_DIR": str(tmp_path / "data")}
-        with deployed(tmp_path, GUIDE | services) as deployment:
-            api, worker = deployment.start(), deployment.start(*STREAMING)
-            prepared = deployment.prepare()
-            deployment.wait_said(api, "api.listening", PROCESSES)
-            deployment.wait_said(worker, "worker.started")
-            with deployment.client(prepared.client_key) as client:
-                read_one_stream(client, prepared.agent_id)
-            assert len(deployment.processes()) == 1 + PROCESSES + 1
-            assert _stop(api) == 0
-            assert _stop(worker) == 0
-            wait_until(lambda: not deployment.processes(), "every process has ended")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> int:
-    process.send_signal(signal.SIGTERM)
-    return process.wait(20)
+def test_on_sigterm_everything_ends_with_0_and_nothing_is_left(guided: Guided) -> None:
+    # The last of this file: it stops what the others share.
+    deployment = guided.deployment
+    assert len(deployment.processes()) == 1 + PROCESSES + len(guided.workers)
+    for process in (guided.api, *guided.workers):
+        process.send_signal(signal.SIGTERM)
+    assert [process.wait(30) for process in (guided.api, *guided.workers)] == [0, 0, 0]
+    wait_until(lambda: not deployment.processes(), "every process has ended")

@@ -20,7 +20,7 @@ from tests.journeys.harness import wait_until
 from tests.mongo_server import MongoServer
 from tests.services import ServiceMissing, require
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(120)]
 
 UID: Final = "10001"
 PROCESSES: Final = 2
@@ -104,7 +104,7 @@ def test_api_and_worker_work_behind_them_and_stop_with_0(deployment: Deployment)
 
     for process in (api, worker):
         os.kill(_find_inside(deployment, process.pid), signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
     wait_until(lambda: not deployment.processes(), "every process has ended")
     assert _check_health(deployment) != 0
 

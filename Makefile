@@ -40,3 +40,5 @@ build:  ## the wheel and the source archive
 
 lock:  ## resolve again, against the public index only
 	$(NO_INDEX) uv lock --no-config --default-index https://pypi.org/simple
+	sed -i '/^#/!d' requirements.txt
+	uv export --frozen --no-dev --no-emit-project --no-header --no-annotate >> requirements.txt

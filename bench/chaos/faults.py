@@ -18,7 +18,7 @@ from bench.chaos.waiting import until
 
 YOUNGEST_SECONDS: Final = 3.0
 """`dev` takes a child that ends twice within two seconds for one that cannot start, and stops."""
-PATIENCE_SECONDS: Final = 15.0
+PATIENCE_SECONDS: Final = 30.0
 EXIT_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.02
 SIGNALS: Final = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
@@ -32,15 +32,21 @@ class Injector:
         self._fleet = fleet
         self._place = place
         self._stopped: set[int] = set()
+        self._doomed: set[int] = set()
 
     async def run(self) -> None:
-        """Fires every fault at its time; returns when all are over."""
+        """Fires every fault at its time, or as long after the one before; returns after the last.
+
+        Where a fault has to wait for somebody to hit, all later ones move with it: they would
+        otherwise come at once.
+        """
         start = time.monotonic()
         try:
             async with asyncio.TaskGroup() as after_effects:
                 for fault in self.faults:
                     await asyncio.sleep(max(0.0, start + fault.plan.due - time.monotonic()))
                     slot, pid = await self._choose(fault)
+                    start = max(start, time.monotonic() - fault.plan.due)
                     if pid is not None:
                         self._fire(fault, slot, pid)
                         after_effects.create_task(self._follow(fault, slot, pid))
@@ -49,7 +55,10 @@ class Injector:
                 self._wake(pid)
 
     async def _choose(self, fault: Fault) -> tuple[Slot, int | None]:
-        """The process to hit: up for a while, not standing still, and an API with viewers."""
+        """The process to hit: up for a while, not hurt already; an API with viewers, not the last.
+
+        Where no API is left there is nothing to learn: clients wait until one is back.
+        """
         slots = self._fleet.part(fault.plan.kind.part)
         first = fault.plan.target % len(slots)
         order = [*slots[first:], *slots[:first]]
@@ -57,16 +66,24 @@ class Injector:
         while time.monotonic() < deadline:
             for slot in order:
                 pid = await asyncio.to_thread(self._fleet.pid, slot)
-                if pid is not None and self._is_worth_it(slot, pid):
+                if pid is None or not self._is_sound(pid):
+                    continue
+                if slot.part != "api" or await self._can_spare(slot):
                     return slot, pid
             await asyncio.sleep(POLL_SECONDS)
         fault.note = f"no {fault.plan.kind.part} to hit within {PATIENCE_SECONDS:g} s"
         return slots[first], None
 
-    def _is_worth_it(self, slot: Slot, pid: int) -> bool:
-        if age_seconds(pid) < YOUNGEST_SECONDS or pid in self._stopped:
-            return False
-        return slot.part != "api" or self._place.open_on(slot.number) > 0
+    def _is_sound(self, pid: int) -> bool:
+        return pid not in self._stopped | self._doomed and age_seconds(pid) >= YOUNGEST_SECONDS
+
+    async def _can_spare(self, slot: Slot) -> bool:
+        """Whether clients are on this API and another one that is sound serves some, too."""
+        others = [other for other in self._fleet.part("api") if other is not slot]
+        serving = [other for other in others if self._place.open_on(other.number) > 0]
+        pids = [await asyncio.to_thread(self._fleet.pid, other) for other in serving]
+        sound = [pid for pid in pids if pid is not None and self._is_sound(pid)]
+        return self._place.open_on(slot.number) > 0 and (bool(sound) or not others)
 
     def _fire(self, fault: Fault, slot: Slot, pid: int) -> None:
         fault.note = f"{slot.name} pid {pid}"
@@ -74,8 +91,7 @@ class Injector:
             fault.instance = slot.number
             fault.streams = self._place.open_on(slot.number)
         manner = fault.plan.kind.partition("-")[2]
-        if manner not in SIGNALS:
-            self._stopped.add(pid)
+        (self._doomed if manner in SIGNALS else self._stopped).add(pid)
         fault.at = time.monotonic()
         os.kill(pid, SIGNALS.get(manner, signal.SIGSTOP))
 

@@ -95,7 +95,9 @@ def _api_gap(watch: Watch, fault: Fault) -> float | None:
 def _silence_at(watch: Watch, at: float) -> float | None:
     """The longest silence that began around a moment in which the run was talking."""
     times = [line.at for line in watch.lines]
-    around = [b - a for a, b in itertools.pairwise(times) if abs(a - at) <= AROUND_SECONDS]
+    around = [
+        b - a for a, b in itertools.pairwise(times) if abs(a - at) <= AROUND_SECONDS and b > at
+    ]
     return max(around, default=None)
 
 

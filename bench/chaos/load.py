@@ -71,7 +71,7 @@ class Order:
 
     @property
     def seconds(self) -> float:
-        """How long clients start new runs."""
+        """How long clients start new runs, unless faults have to wait."""
         needed = FIRST_FAULT_SECONDS + self.every * self.faults + AFTER_LAST_SECONDS
         return max(needed, self.least_seconds)
 
@@ -98,24 +98,33 @@ async def _under_load(order: Order, fleet: Fleet, place: Place) -> tuple[list[Wa
         order.seed, order.deck, order.faults, first=FIRST_FAULT_SECONDS, every=order.every
     )
     injector = Injector(fleet, place, plans)
-    until = time.monotonic() + order.seconds
+    earliest = time.monotonic() + order.seconds
+    over = asyncio.Event()
+
+    async def hurt() -> None:
+        await injector.run()
+        await asyncio.sleep(max(AFTER_LAST_SECONDS, earliest - time.monotonic()))
+        over.set()
+
     async with place.session(order.habits.silence_seconds) as session, asyncio.TaskGroup() as group:
         clients = []
         for number in range(order.streams):
             client = Client(place, session, order.habits, client_random(order.seed, number))
-            clients.append(group.create_task(_keep_watching(order, number, client, until)))
-        group.create_task(injector.run())
+            clients.append(group.create_task(_keep_watching(order, number, client, over)))
+        group.create_task(hurt())
     return [watch for client in clients for watch in client.result()], injector.faults
 
 
-async def _keep_watching(order: Order, number: int, client: Client, until: float) -> list[Watch]:
-    """The runs of one client, the last of them begun before `until`."""
+async def _keep_watching(
+    order: Order, number: int, client: Client, over: asyncio.Event
+) -> list[Watch]:
+    """The runs of one client, the last of them begun before it is over."""
     load = Load(order.streams, longest=order.longest)
     await asyncio.sleep(RAMP_SECONDS * number / order.streams)
     watches = []
     for plan in plan_runs(order.seed, number, load, order.habits):
         watches.append(await client.watch(plan))
-        if time.monotonic() >= until:
+        if over.is_set():
             break
     return watches
 

@@ -9,18 +9,19 @@ from pathlib import Path
 from machina.auth import Keyring, Scope
 from machina.cli.preflight import load_store_settings
 from machina.errors import SettingsInvalid
+from machina.observability.logging import configure
 from machina.settings import Settings
 from machina.store import open_store
 
 
 def create(*, scope: str, name: str, project: str, data_dir: Path | None) -> None:
     """Makes a key and prints its text, alone."""
-    print(asyncio.run(_create(load_store_settings(data_dir), Scope(scope), name, project)))
+    print(asyncio.run(_create(_open_settings(data_dir), Scope(scope), name, project)))
 
 
 def show(*, project: str, data_dir: Path | None) -> None:
     """Prints a line per key, oldest first."""
-    for line in asyncio.run(_lines(load_store_settings(data_dir), project)):
+    for line in asyncio.run(_lines(_open_settings(data_dir), project)):
         print(line)
 
 
@@ -30,7 +31,14 @@ def revoke(prefix: str, *, data_dir: Path | None) -> None:
     Raises:
         SettingsInvalid: there is none.
     """
-    asyncio.run(_revoke(load_store_settings(data_dir), prefix))
+    asyncio.run(_revoke(_open_settings(data_dir), prefix))
+
+
+def _open_settings(data_dir: Path | None) -> Settings:
+    """The settings of the store; log lines go to standard error, where they spoil no output."""
+    settings = load_store_settings(data_dir)
+    configure(settings, process="keys")
+    return settings
 
 
 async def _create(settings: Settings, scope: Scope, name: str, project: str) -> str:

@@ -42,6 +42,7 @@ DEBOUNCE_SECONDS: Final = 2.0
 INTERRUPTED: Final = 130
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG: Final = 1
+OnEnd = Callable[[str], None]
 
 
 def die_with_parent(
@@ -80,12 +81,8 @@ def machina_child(name: str, *arguments: str, environ: Mapping[str, str] | None 
     return Child(name, (sys.executable, "-m", "machina", *arguments), environ or {})
 
 
-def _ignore(name: str) -> None:
-    """For processes of which nothing is kept."""
-
-
 def supervise(
-    children: Sequence[Child], *, grace_seconds: float, on_end: Callable[[str], None] = _ignore
+    children: Sequence[Child], *, grace_seconds: float, on_end: OnEnd | None = None
 ) -> int:
     """Runs the children until SIGTERM, SIGINT or SIGHUP; call it from the main thread.
 
@@ -155,7 +152,7 @@ class _Supervision:
         children: Sequence[Child],
         grace_seconds: float,
         bell: _Bell,
-        on_end: Callable[[str], None],
+        on_end: OnEnd | None,
     ) -> None:
         self._slots = [_Slot(child) for child in children]
         self._grace = grace_seconds
@@ -207,7 +204,8 @@ class _Supervision:
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
         slot.process = None
-        self._on_end(slot.child.name)
+        if self._on_end is not None:
+            self._on_end(slot.child.name)
         if self._stop_began is None:
             self._died(slot, code)
             return

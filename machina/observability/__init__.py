@@ -1,1 +1,1 @@
-"""How a process tells what it does: logs, supervision of its background tasks, a watchdog."""
+"""How a process tells what it does: logs, metrics, supervision of its tasks, a watchdog."""

@@ -46,6 +46,8 @@ from machina.store import Store, open_store
 log = structlog.get_logger(__name__)
 
 BREAKER: Final = "agent_streaming"
+PROBE_SECONDS: Final = 30.0
+"""How long a probe may take to its first event before another process may send one."""
 REPAIR_MARGIN_SECONDS: Final = 3_600.0
 """A log outlives the longest run by the wait in the queue and by this, so that repairs find it."""
 
@@ -214,7 +216,7 @@ def make_breaker(settings: Settings, client: Redis | None = None) -> SharedBreak
         BREAKER,
         threshold=settings.circuit_breaker_threshold,
         cool_down_seconds=settings.breaker_cool_down_seconds,
-        probe_seconds=settings.breaker_cool_down_seconds,
+        probe_seconds=PROBE_SECONDS,
         clock=time.monotonic,
     )
     return SharedBreaker(local, client, f"{settings.key_prefix}:breaker:{BREAKER}")

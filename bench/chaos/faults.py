@@ -18,6 +18,8 @@ from bench.chaos.waiting import until
 
 YOUNGEST_SECONDS: Final = 3.0
 """`dev` takes a child that ends twice within two seconds for one that cannot start, and stops."""
+SETTLED_SECONDS: Final = 8.0
+"""Before a process has set itself up, SIGTERM just ends it: that tests nothing."""
 PATIENCE_SECONDS: Final = 30.0
 EXIT_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.02
@@ -66,7 +68,8 @@ class Injector:
         while time.monotonic() < deadline:
             for slot in order:
                 pid = await asyncio.to_thread(self._fleet.pid, slot)
-                if pid is None or not self._is_sound(pid):
+                least = SETTLED_SECONDS if _manner(fault) == "term" else YOUNGEST_SECONDS
+                if pid is None or not self._is_sound(pid) or age_seconds(pid) < least:
                     continue
                 if slot.part != "api" or await self._can_spare(slot):
                     return slot, pid
@@ -90,7 +93,7 @@ class Injector:
         if slot.part == "api":
             fault.instance = slot.number
             fault.streams = self._place.open_on(slot.number)
-        manner = fault.plan.kind.partition("-")[2]
+        manner = _manner(fault)
         (self._doomed if manner in SIGNALS else self._stopped).add(pid)
         fault.at = time.monotonic()
         os.kill(pid, SIGNALS.get(manner, signal.SIGSTOP))
@@ -121,6 +124,10 @@ class Injector:
         self._stopped.discard(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def _manner(fault: Fault) -> str:
+    return fault.plan.kind.partition("-")[2]
 
 
 async def _has_exit(slot: Slot, pid: int) -> bool:

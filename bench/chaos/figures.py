@@ -169,6 +169,7 @@ def sometimes(watches: Sequence[Watch], faults: Sequence[Fault]) -> dict[str, in
             *("rejoined by key", "client left", "start sent again", "stream ended before done"),
             *("worker killed mid-stream", "api killed with open streams"),
             *("redis hit while events flowed", "cancel asked", "cancelled"),
+            "began with restart",
         ),
         0,
     )
@@ -206,6 +207,7 @@ def _of_watch(watch: Watch) -> dict[str, int]:
         "stream ended before done": endings.count(Ending.CLEAN),
         "cancel asked": int(watch.cancel_sent is not None),
         "cancelled": int(watch.outcome == "cancelled"),
+        "began with restart": int(bool(attempts) and attempts[0] > 1),
     }
 
 
@@ -232,14 +234,17 @@ def longest_gaps(
                 "ids": f"{_id_of(before.data)} to {_id_of(after.data)}",
                 "from": round(before.at - start, 2),
                 "faults": [f"{f.plan.kind} at {round((f.at or 0) - start, 2)}" for f in hits],
-                "connections": [
-                    f"api-{c.instance} {c.status} {round(c.opened - start, 2)}"
-                    f"-{round(c.closed - start, 2)} {c.ending}"
-                    for c in during
-                ],
+                "connections": [_show(connection, start) for connection in during],
             }
         )
     return rows
+
+
+def _show(connection: Connection, start: float) -> str:
+    """Where, how answered, when opened, answered and closed, and how it ended."""
+    moments = (connection.opened, connection.answered, connection.closed)
+    when = " ".join("-" if at is None else f"{at - start:.2f}" for at in moments)
+    return f"api-{connection.instance} {connection.status} {when} {connection.ending}"
 
 
 def as_rows(spreads: dict[str, Spread | None]) -> dict[str, dict[str, Any] | None]:

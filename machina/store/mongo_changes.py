@@ -28,7 +28,7 @@ UPSERT_TRIES: Final = 3
 MAX_MANY: Final = 10_000
 """Records that one change may touch: all of them are made before the first is written."""
 PATIENCE_SECONDS: Final = 20.0
-_PAUSE_SECONDS: Final = 0.01
+_PAUSE_SECONDS: Final = 0.003
 
 
 class CarefulChanges:

@@ -126,5 +126,5 @@ def _reason(error: PyMongoError, code: Any) -> str:
     if code in _LOGIN_CODES:
         return "it refuses the user; check user, password and rights in MONGODB_URL"
     if isinstance(error, ConfigurationError):
-        return f"MONGODB_URL does not fit it ({str(error)[:120]})"
+        return "it is older than 4.4, or MONGODB_URL does not fit it or cannot be resolved"
     return f"{type(error).__name__}" + ("" if code is None else f", code {code}")

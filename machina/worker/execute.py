@@ -72,7 +72,7 @@ class Execution:
 
     async def run(self, holder: str) -> None:
         """Claims the run and sees it through; returns at once when there is nothing to do."""
-        run = await self._attempts.claim(self.run_id, holder)
+        run = await self._claim(holder)
         if run is None:
             return
         structlog.contextvars.bind_contextvars(run_id=run.id, attempt=run.attempt)
@@ -90,6 +90,19 @@ class Execution:
             await self._leave(run)
         finally:
             attempt_log.close()
+
+    async def _claim(self, holder: str) -> Run | None:
+        """Claims the run; knows its own claim again when the store's answer to it was lost."""
+        try:
+            return await self._attempts.claim(self.run_id, holder)
+        except StoreDown as down:
+            log.warning("attempt.claim_uncertain", run_id=self.run_id, error=down.message)
+        run = await self._persist(lambda: self._attempts.records.get(self.run_id))
+        if run is None or run.is_final:
+            return None
+        if run.status is RunStatus.RUNNING:
+            return run if run.worker == holder else None
+        return await self._claim(holder)
 
     async def _outcome(self, run: Run, attempt_log: AttemptLog) -> Outcome | None:
         """How the run ends; None when the attempt must be left to another."""

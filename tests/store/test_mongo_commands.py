@@ -223,6 +223,26 @@ async def test_an_upsert_tries_again_when_another_one_was_faster(
     assert len(server.sent("findAndModify")) == 7
 
 
+async def test_an_upsert_that_contradicts_itself_is_refused_when_it_would_insert(
+    server: MongoReplies, backend: Backend
+) -> None:
+    query = {"_id": "w", "$and": [{"_id": "w"}]}
+    with pytest.raises(QueryRefused, match="gives '_id' twice"):
+        await backend.collection("leases").find_and_update(query, {"$inc": {"n": 1}}, upsert=True)
+    assert server.sent("findAndModify") == server.sent("insert") == []
+
+
+async def test_a_record_named_by_its_id_is_looked_up_and_tested_here(
+    server: MongoReplies, backend: Backend
+) -> None:
+    answer_only(server, "find", cursor({"_id": "w", "n": 1, "%v": 1}))
+    leases = backend.collection("leases")
+    assert await leases.count({"_id": "w", "n": {"$lt": 2}}) == 1
+    assert await leases.count({"_id": "w", "n": {"$gt": 2}}) == 0
+    assert await leases.find({"_id": "w", "n": 1}, skip=1) == []
+    assert {str(c["filter"]) for c in server.sent("find")[1:]} == {"{'_id': 'w'}"}
+
+
 async def test_a_change_that_the_server_refuses_is_explained(
     server: MongoReplies, backend: Backend
 ) -> None:

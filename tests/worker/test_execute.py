@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from machina.errors import StoreDown
 from machina.events import decode
 from machina.resources import Resources
 from machina.runs.run import Run
@@ -311,3 +313,22 @@ async def test_two_viewers_see_the_same_bytes(api: Resources, worker: WorkerCrew
 
     assert first == second
     assert_sound([decode(line) for line in first])
+
+
+async def test_a_claim_whose_answer_was_lost_is_known_again(
+    api: Resources, worker: WorkerCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = await api.runs.submit(ask(QUICK))
+    backend = worker._resources.attempts.records
+    claim = backend.claim
+
+    async def claim_and_lose_the_answer(*args: Any) -> None:
+        await claim(*args)
+        raise StoreDown("The answer was lost.")
+
+    monkeypatch.setattr(backend, "claim", claim_and_lose_the_answer)
+    await worker.execute(run.id)
+
+    ended = await get_run(api, run)
+    assert (ended.status, ended.attempt) == ("executed", 1)
+    assert_sound(await watch(api, run))

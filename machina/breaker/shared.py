@@ -55,8 +55,12 @@ class SharedBreaker:
     async def run(self) -> None:
         """Looks at the fleet's state every second until cancelled."""
         while True:
-            await self._ask("look")
+            await self.look()
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Asks for the fleet's state now."""
+        await self._ask("look")
 
     async def admit(self) -> Ticket:
         """Lets a request through.

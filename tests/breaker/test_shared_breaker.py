@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -14,7 +15,9 @@ from machina.errors import BreakerOpen
 from machina.queue.enqueue import make_queue_client
 from tests.services import RedisServer, off_loop
 
-COOL_DOWN = 0.05
+COOL_DOWN = 0.1
+LONG = 600.0
+"""A cool-down that no test waits for."""
 
 
 @dataclass
@@ -29,11 +32,8 @@ class Fleet:
         """A second passes: both processes hear of the state."""
         await self.one.settle()
         await self.two.settle()
-        for breaker in (self.one, self.two):
-            looking = asyncio.create_task(breaker.run())
-            await asyncio.sleep(0.02)
-            looking.cancel()
-            await asyncio.wait([looking])
+        await self.one.look()
+        await self.two.look()
 
     async def fail(self, breaker: SharedBreaker, times: int) -> None:
         for _ in range(times):
@@ -41,26 +41,46 @@ class Fleet:
             await breaker.settle()
 
 
-def make_breaker(client: Redis) -> SharedBreaker:
+def make_breaker(client: Redis, cool_down: float) -> SharedBreaker:
     local = Breaker(
         "agent_streaming",
         threshold=3,
-        cool_down_seconds=COOL_DOWN,
-        probe_seconds=COOL_DOWN,
+        cool_down_seconds=cool_down,
+        probe_seconds=LONG,
         clock=asyncio.get_running_loop().time,
     )
     return SharedBreaker(local, client, "test:breaker:agent_streaming")
 
 
+@asynccontextmanager
+async def open_fleet(redis: RedisServer, cool_down: float) -> AsyncIterator[Fleet]:
+    clients = [make_queue_client(redis.url) for _ in range(2)]
+    fleet = Fleet(redis, *(make_breaker(client, cool_down) for client in clients))
+    await fleet.look()
+    try:
+        yield fleet
+    finally:
+        await fleet.one.settle()
+        await fleet.two.settle()
+        for client in clients:
+            await client.aclose()
+
+
 @pytest.fixture
 async def fleet(own_redis: RedisServer) -> AsyncIterator[Fleet]:
-    clients = [make_queue_client(own_redis.url) for _ in range(2)]
-    fleet = Fleet(own_redis, make_breaker(clients[0]), make_breaker(clients[1]))
-    await fleet.look()
-    yield fleet
-    for breaker, client in zip((fleet.one, fleet.two), clients, strict=True):
-        await breaker.settle()
-        await client.aclose()
+    """A fleet whose breaker stays open once it is open."""
+    async with open_fleet(own_redis, LONG) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+async def half_open(own_redis: RedisServer) -> AsyncIterator[Fleet]:
+    """A fleet whose breaker has opened and cooled down."""
+    async with open_fleet(own_redis, COOL_DOWN) as fleet:
+        await fleet.fail(fleet.one, 3)
+        await asyncio.sleep(2 * COOL_DOWN)
+        await fleet.look()
+        yield fleet
 
 
 async def test_failures_of_all_processes_count_together(fleet: Fleet) -> None:
@@ -72,16 +92,9 @@ async def test_failures_of_all_processes_count_together(fleet: Fleet) -> None:
     for breaker in (fleet.one, fleet.two):
         assert breaker.snapshot()[1:] == (3, 3)
         with pytest.raises(BreakerOpen) as refused:
-            await _admit_before_cool_down(breaker)
+            await breaker.admit()
         assert refused.value.retry_after is not None
-
-
-async def _admit_before_cool_down(breaker: SharedBreaker) -> None:
-    while True:
-        ticket = await breaker.admit()
-        if ticket.probe:  # it cooled down meanwhile: open it again
-            breaker.failure(ticket)
-            await breaker.settle()
+        assert 0 < refused.value.retry_after <= LONG
 
 
 async def test_a_success_between_failures_starts_the_count_again(fleet: Fleet) -> None:
@@ -96,10 +109,8 @@ async def test_a_success_between_failures_starts_the_count_again(fleet: Fleet) -
     assert fleet.two.snapshot().failure_count == 2
 
 
-async def test_one_probe_goes_through_in_the_whole_fleet_and_closes_it(fleet: Fleet) -> None:
-    await fleet.fail(fleet.one, 3)
-    await fleet.look()
-    await asyncio.sleep(COOL_DOWN)
+async def test_one_probe_goes_through_in_the_whole_fleet_and_closes_it(half_open: Fleet) -> None:
+    fleet = half_open
 
     answers = await asyncio.gather(
         *(breaker.admit() for breaker in (fleet.one, fleet.two) for _ in range(10)),
@@ -114,14 +125,23 @@ async def test_one_probe_goes_through_in_the_whole_fleet_and_closes_it(fleet: Fl
     assert fleet.one.snapshot().state is fleet.two.snapshot().state is State.CLOSED
 
 
-async def test_a_probe_that_says_nothing_gives_way_after_its_time(fleet: Fleet) -> None:
-    await fleet.fail(fleet.one, 3)
-    await fleet.look()
-    await asyncio.sleep(COOL_DOWN)
-    assert (await fleet.one.admit()).probe
-    await asyncio.sleep(COOL_DOWN)
+async def test_a_probe_without_a_verdict_makes_room_for_the_next(half_open: Fleet) -> None:
+    probe = await half_open.one.admit()
+    assert probe.probe
+    with pytest.raises(BreakerOpen):
+        await half_open.two.admit()
 
-    assert (await fleet.two.admit()).probe
+    half_open.one.release(probe)
+    await half_open.look()
+
+    assert (await half_open.two.admit()).probe
+
+
+async def test_a_probe_that_fails_opens_it_again(half_open: Fleet) -> None:
+    half_open.one.failure(await half_open.one.admit())
+    await half_open.look()
+
+    assert half_open.two.snapshot().failure_count == 4
 
 
 async def test_a_run_that_failed_for_the_infrastructure_counts(fleet: Fleet) -> None:

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +14,7 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from machina.admission import Admission, AdmissionMiddleware, Gate
 from machina.api import openapi
@@ -52,6 +53,20 @@ class MachinaAPI(FastAPI):
         if self.openapi_schema is None:
             self.openapi_schema = openapi.machina_openapi(self)
         return self.openapi_schema
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection or request; the first to see the server's own `send`."""
+        scope["machina.abort"] = _abort_of(send)
+        await super().__call__(scope, receive, send)
+
+
+def _abort_of(send: Send) -> Callable[[], None] | None:
+    """How to cut the connection of a client that does not read: closing would wait for it for ever.
+
+    uvicorn's `send` is a method of the object that holds the transport; other servers have none.
+    """
+    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
+    return cast("Callable[[], None] | None", getattr(transport, "abort", None))
 
 
 def create_app(settings: Settings, open_resources: OpenResources) -> FastAPI:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Final
 from uuid import uuid4
 
 import structlog
@@ -46,7 +45,6 @@ class RequestContext:
             return
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
         scope["machina.request_id"] = request_id
-        scope["machina.abort"] = _abort_of(send)
         scope["machina.began"] = started = time.monotonic()
         answered, status = started, 0
 
@@ -88,15 +86,6 @@ def _request_id(offered: str | None) -> str:
     if offered is not None and _REQUEST_ID.fullmatch(offered):
         return offered
     return uuid4().hex
-
-
-def _abort_of(send: Send) -> Callable[[], None] | None:
-    """How to cut the connection of a client that does not read: closing would wait for it for ever.
-
-    uvicorn's `send` is a method of the object that holds the transport; other servers have none.
-    """
-    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
-    return cast("Callable[[], None] | None", getattr(transport, "abort", None))
 
 
 class SecurityHeaders:

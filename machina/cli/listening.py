@@ -12,13 +12,15 @@ BACKLOG: Final = 4096
 """Connections the kernel holds for us; it takes the smaller of this and its own limit."""
 
 
-def open_listener(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def open_listener(
+    host: str, port: int, *, shared: bool = False, listening: bool = True
+) -> socket.socket:
     """A socket bound to this address; port 0 takes any free one.
 
     Args:
-        shared: Several processes bind it (SO_REUSEPORT), and the socket listens only once its
-            server does, so that nothing waits at a process that is still starting. Otherwise it
-            listens at once.
+        shared: Several processes bind it (SO_REUSEPORT).
+        listening: Whether it listens at once. A server's socket listens only when the server is
+            ready, so that nobody waits at a process that is still starting.
 
     Raises:
         SettingsInvalid: the address is taken, not ours or not permitted.
@@ -30,7 +32,7 @@ def open_listener(host: str, port: int, *, shared: bool = False) -> socket.socke
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        if not shared:
+        if listening and not shared:
             listener.listen(BACKLOG)
     except OSError as refused:
         listener.close()

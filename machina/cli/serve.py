@@ -123,7 +123,7 @@ def _serve_api(settings: Settings, *, shared: bool) -> int:
     from machina.cli.server import Server
 
     with (
-        open_listener(settings.host, settings.port, shared=shared) as listener,
+        open_listener(settings.host, settings.port, shared=shared, listening=False) as listener,
         open_metrics() as metrics,
     ):
         from machina.api.app import create_app

@@ -117,15 +117,16 @@ class Attempts:
             return (await self.repair(decided, decided.worker or "")).is_published
         return True
 
-    async def hand_back(self, run: Run, *, spent: bool) -> bool:
-        """Puts a running attempt back into the queue and wakes a worker.
+    async def hand_back(self, run: Run, *, spent: bool, wake: bool = True) -> bool:
+        """Puts a running attempt back into the queue and wakes a worker, unless the caller does.
 
         A wake-up that cannot be sent is left to the reaper. False: the run was not ours any more.
         """
         now = await self.clock()
         if not await self.records.hand_back(run, now + WAKE_AFTER, spent=spent):
             return False
-        await self.wake(run)
+        if wake:
+            await self.wake(run)
         return True
 
     async def enqueue(self, run: Run) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ SWEEP_EVERY: Final = 4
 BLIND_SECONDS: Final = 2.0
 """A pause between two looks that makes earlier ones worthless: this process itself stood still."""
 BATCH: Final = 100
+TOGETHER: Final = 32
+"""Reclaims under way at once."""
 UNPUBLISHED_AFTER: Final = timedelta(seconds=5)
 HOLDERS_TIME: Final = timedelta(seconds=30)
 """How long a living holder has to publish an end before the reaper does."""
@@ -141,30 +143,38 @@ class Reaper:
         )
         self._attempts.metrics.buried.inc()
         log.warning("worker.buried", worker=worker, runs=len(held))
-        for run in held:
-            await self._reclaim(run)
+        await self._reclaim_all(held)
 
     async def _reclaim_orphans(self, live: set[str]) -> None:
         """Runs whose holder has no lease at all: a closer that died, a worker buried by halves."""
         query = {"status": str(RunStatus.RUNNING), "worker": {"$nin": sorted(live)}}
         seen_at = self._monotonic()
         before, self._orphans = self._orphans, {}
-        for run in await self._records.find(query, limit=BATCH):
+        orphaned = []
+        for run in await self._records.find(query, limit=10 * BATCH):
             key = (run.id, run.attempt)
             since = before.get(key, seen_at)
             if seen_at - since >= self._lease:
-                await self._reclaim(run)
+                orphaned.append(run)
             else:
                 self._orphans[key] = since
+        await self._reclaim_all(orphaned)
+
+    async def _reclaim_all(self, runs: Sequence[Run]) -> None:
+        """Many at once: a worker may have held hundreds, and somebody watches each of them."""
+        for start in range(0, len(runs), TOGETHER):
+            await asyncio.gather(*(self._reclaim(run) for run in runs[start : start + TOGETHER]))
 
     async def _reclaim(self, run: Run) -> None:
         spent = run.attempts_spent + 1
-        if not await self._attempts.hand_back(run, spent=True):
+        if not await self._attempts.hand_back(run, spent=True, wake=False):
             return
         self._attempts.metrics.reclaimed.inc()
         log.warning("attempt.reclaimed", run_id=run.id, attempt=run.attempt, spent=spent)
         if spent >= self._max_attempts:
             self._close(run, exhausted(run, spent))
+        else:
+            self._do(run.id, self._attempts.wake(run))
 
     async def _wake_waiting(self, now: datetime) -> None:
         query = {"status": str(RunStatus.SCHEDULED), "wake_at": {"$lt": now}}
@@ -202,8 +212,8 @@ class Reaper:
         self._do(run.id, self._attempts.close(run.id, outcome, self._holder()))
 
     def _do(self, run_id: RunId, work: Coroutine[Any, Any, Any]) -> None:
-        """Publishes an end beside the ticks, because the log may take a while to accept it."""
-        if run_id in self._work or len(self._work) >= BATCH:
+        """Wakes a worker or publishes an end beside the ticks: Redis may take a while to answer."""
+        if run_id in self._work or len(self._work) >= 10 * BATCH:
             work.close()
             return
         task = self._work[run_id] = asyncio.create_task(_logged(run_id, work))

@@ -42,7 +42,7 @@ class StreamSettings(BaseModel):
         description="How long a client may refuse to read before its stream is closed.",
     )
     drain_seconds: float = Field(
-        5,
+        3,
         ge=0,
         validation_alias="MACHINA_DRAIN_SECONDS",
         description="How long open streams may still finish after SIGTERM.",

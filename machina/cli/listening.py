@@ -8,6 +8,8 @@ from typing import Final
 
 from machina.errors import SettingsInvalid
 
+SILENT_PEER_MS: Final = 30_000
+"""How long what was sent may stay unacknowledged before the kernel gives a connection up."""
 BACKLOG: Final = 4096
 """Connections the kernel holds for us; it takes the smaller of this and its own limit."""
 
@@ -32,12 +34,19 @@ def open_listener(
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
+        _give_up_silent_peers(listener)
         if listening and not shared:
             listener.listen(BACKLOG)
     except OSError as refused:
         listener.close()
         raise SettingsInvalid(_explain(host, port, refused)) from None
     return listener
+
+
+def _give_up_silent_peers(listener: socket.socket) -> None:
+    """Connections inherit it: a peer that vanished without a word is noticed by its heartbeats."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_PEER_MS)
 
 
 def free_port(host: str, port: int) -> int:

@@ -172,6 +172,7 @@ def _make_lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with open_resources(settings) as resources:
             admission.breaker = resources.breaker
+            await resources.breaker.look()  # the first request finds the fleet's state
             streams = OpenStreams(
                 StreamLimits(
                     heartbeat=settings.heartbeat_seconds,

@@ -328,7 +328,6 @@ async def test_a_probe_closes_the_breaker_when_its_first_event_has_come(
     small = {"circuit_breaker_threshold": 1, "breaker_cool_down_seconds": 0.2}
     async with served_with(tmp_path, redis_server, **small) as served:
         breaker = served.api.admission.breaker
-        await breaker.reset()  # from now on it is the fleet's
         breaker.failure(await breaker.admit())
         await eventually(lambda: breaker.state is State.HALF_OPEN)
         probe = await served.dial("/agent/stream/hello")

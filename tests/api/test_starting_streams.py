@@ -7,6 +7,7 @@ import json
 
 import httpx
 
+from machina.breaker import State
 from machina.events import EVENT_TYPES
 from machina.queue.names import Queue
 from machina.runs.run import Outcome, RunStatus
@@ -264,3 +265,4 @@ async def open_the_breaker(api: Api) -> None:
     for _ in range(breaker.snapshot().threshold):
         breaker.failure(await breaker.admit())
         await breaker.settle()
+    assert breaker.state is State.OPEN

@@ -105,7 +105,7 @@ def test_a_cancel_closes_the_connection_to_the_provider(start_dev: StartDev) -> 
             watcher.wait_events(3)
             cancelled = time.monotonic()
             client.post(f"/execution/agent-run/{watcher.run_id}/cancel")
-            wait_until(lambda: seen()["open_connections"] == 0, "the provider is left alone", 3)
+            wait_until(lambda: seen()["open_connections"] == 0, "the provider is left alone")
             closed = time.monotonic() - cancelled
             events = watcher.join()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,30 +22,37 @@ RECORDS: Final = ROOT / "bench" / "results.json"
 def main() -> int:
     """Runs scenarios and writes the report; 0 when all of them ran and their checks held."""
     arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way all servers are ended
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = [one for one in SCENARIOS if not arguments.only or one.name in arguments.only]
+    known = {} if arguments.quick else {one.name: one for one in read_records(RECORDS)}
+    failed = False
     with tempfile.TemporaryDirectory(prefix="machina-bench-") as directory:
         session = Run(Path(directory), quick=arguments.quick)
-        records = [take(scenario, session) for scenario in chosen]
-    failed = [record for record in records if record.failure is not None]
-    for record in records:
-        _print(record, quick=arguments.quick)
-    if arguments.quick:
-        if arguments.out is not None:
-            write_records(records, arguments.out / "results.json")
-            write_page(records, arguments.out, plots=False)
-    else:
-        known = {record.name: record for record in read_records(RECORDS)}
-        known |= {record.name: record for record in records}
-        ordered = [known[one.name] for one in SCENARIOS if one.name in known]
-        write_records(ordered, RECORDS)
-        write_page(ordered, arguments.out or ROOT / "docs", plots=True)
+        for scenario in chosen:
+            record = take(scenario, session)
+            failed = failed or record.failure is not None
+            _print(record, quick=arguments.quick)
+            known[record.name] = record
+            _write([known[one.name] for one in SCENARIOS if one.name in known], arguments)
     return 1 if failed else 0
+
+
+def _write(records: Sequence[Record], arguments: argparse.Namespace) -> None:
+    """After each scenario, so that an interrupted run keeps what it has."""
+    out: Path | None = arguments.out
+    if not arguments.quick:
+        write_records(records, RECORDS)
+        write_page(records, out or ROOT / "docs", plots=True)
+    elif out is not None:
+        write_records(records, out / "results.json")
+        write_page(records, out, plots=False)
 
 
 def _print(record: Record, *, quick: bool) -> None:
     print(f"\n== {record.name} ({record.seconds:.0f} s, load {record.load[0]} → {record.load[1]})")
     if record.failure is not None:
-        print(f"   FAILED: {record.failure}")
+        print(f"   FAILED: {record.failure}", flush=True)
         return
     for goal in () if quick else record.result.goals:
         verb = "reached" if goal.is_reached else "missed"

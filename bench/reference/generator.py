@@ -44,6 +44,8 @@ def _in_writes(data: bytes) -> Iterator[bytes]:
     start = 0
     while start < len(data):
         end = data.rfind(b"\n", start, start + WRITE_BYTES) + 1
+        if end <= start:  # a line longer than a write goes alone
+            end = data.index(b"\n", start) + 1
         yield data[start:end]
         start = end
 

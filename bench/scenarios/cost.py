@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from statistics import median
 
-from bench.deployments import Deployment, running_generator, running_guide, running_product
-from bench.load import SATURATED, LoadClient, Measured, Steady, measure, running_client
+from bench.deployments import running_generator, running_guide, running_product
+from bench.load import SATURATED, Measured, Steady, measure, running_client
 from bench.result import Cell, Goal, Result, Scenario, Session, Table
 
 ROUNDS = 3
@@ -32,36 +33,28 @@ FIRST = ["first event p50, ms", "p99"]
 def run(session: Session) -> Result:
     """Interleaved rounds; each goal compares medians of the same rounds."""
     steady, rounds = (QUICK, 1) if session.quick else (FULL, ROUNDS)
+    # Six streams run at once in the prefork pool; more would only wait there, for minutes.
+    few = replace(steady, streams=min(PREFORK, steady.streams))
     by_name: dict[str, list[Measured]] = {}
     with ExitStack() as stack:
-        client = stack.enter_context(running_client())
-        deployments: list[Deployment] = [
-            stack.enter_context(running_product(session.home("machina"))),
-            stack.enter_context(
-                running_guide(session.home("gevent"), pool="gevent", concurrency=GREENLETS)
-            ),
-            stack.enter_context(
-                running_guide(session.home("prefork"), pool="prefork", concurrency=PREFORK)
-            ),
-            stack.enter_context(running_generator(session.home("generator"))),
+        enter = stack.enter_context
+        client = enter(running_client())
+        product = enter(running_product(session.home("machina")))
+        gevent = running_guide(session.home("gevent"), pool="gevent", concurrency=GREENLETS)
+        prefork = running_guide(session.home("prefork"), pool="prefork", concurrency=PREFORK)
+        turns = [
+            (product, steady),
+            (enter(gevent), steady),
+            (enter(running_generator(session.home("generator"))), steady),
+            (product, few),
+            (enter(prefork), few),
         ]
         for number in range(rounds):
-            for deployment in deployments:
-                session.say(f"round {number + 1} of {rounds}: {deployment.name}")
-                by_name.setdefault(deployment.name, []).append(_one(client, deployment, steady))
+            for deployment, load in turns:
+                name = deployment.name + (f", {load.streams} streams" if load is few else "")
+                session.say(f"round {number + 1} of {rounds}: {name}")
+                by_name.setdefault(name, []).append(measure(client, deployment, load))
     return _result(by_name, steady)
-
-
-def _one(client: LoadClient, deployment: Deployment, steady: Steady) -> Measured:
-    if "prefork" in deployment.name:
-        # Six streams run at once there; more would only wait, for minutes.
-        steady = Steady(
-            min(PREFORK, steady.streams),
-            steady.per_second,
-            steady.ramp_seconds,
-            steady.window_seconds,
-        )
-    return measure(client, deployment, steady)
 
 
 def _result(by_name: dict[str, list[Measured]], steady: Steady) -> Result:
@@ -71,8 +64,8 @@ def _result(by_name: dict[str, list[Measured]], steady: Steady) -> Result:
         for ours, theirs in zip(by_name["machina"], by_name["guide, gevent"], strict=True)
     ]
     table = Table(
-        f"{steady.streams} streams × {steady.per_second:g} pieces/s "
-        f"(prefork: {PREFORK} streams), medians of {len(ratios)} rounds, µs of CPU per event",
+        f"{steady.streams} streams × {steady.per_second:g} pieces/s if not said otherwise, "
+        f"medians of {len(ratios)} rounds, µs of CPU per event",
         HEAD + FIRST,
         rows,
     )

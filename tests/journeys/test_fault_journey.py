@@ -99,7 +99,7 @@ def test_a_cancel_closes_the_connection_to_the_provider(start_dev: StartDev) -> 
     with provider() as (base_url, seen):
         dev = start_dev(environ={"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-canary"})
         with dev.client() as client:
-            body = ask("[[provider: n=2000 delay=0.02]]")
+            body = ask("[[provider: n=2000 delay_ms=20]]")
             body["messages"].insert(0, {"role": "system", "content": "Be brief.", "name": "x"})
             watcher = Watcher(client, body)
             watcher.wait_events(3)

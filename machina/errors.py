@@ -26,6 +26,8 @@
     │   ├── DefinitionInvalid       definition_invalid
     │   ├── TaskFailed              task_failed (and the code of what failed inside)
     │   ├── TaskTypeUnknown         task_type_unknown
+    │   ├── ConnectorFailed         connector_failed, connector_not_found, package_missing, …
+    │   ├── SecretMissing           secret_missing
     │   ├── ExpressionFailed        expression_error
     │   │   └── BudgetExceeded      sandbox_limit
     │   ├── ModelFailed             model_error, provider_…
@@ -231,6 +233,18 @@ class TaskTypeUnknown(RunError):
     """A workflow has a task of a type that this server does not run."""
 
     code, title = "task_type_unknown", "Unknown task type"
+
+
+class ConnectorFailed(RunError):
+    """A connector is not there, refused, broke off or cannot run here; `code` says which."""
+
+    code, title = "connector_failed", "Connector failed"
+
+
+class SecretMissing(RunError):
+    """A call failed and a secret it names is in neither the vault nor the environment."""
+
+    code, title = "secret_missing", "Secret missing"
 
 
 class ExpressionFailed(RunError):

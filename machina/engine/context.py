@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
+from machina.connectors.base import ConnectorCall, ConnectorReply
 from machina.connectors.llm.base import Provider, Usage
 from machina.engine.loops import Width
 from machina.errors import ModelFailed
@@ -36,6 +37,13 @@ class Doors(Protocol):
 
         Raises:
             RunError: there is none; the message says what to change.
+        """
+
+    async def call_connector(self, call: ConnectorCall) -> ConnectorReply:
+        """Runs one command of a connector.
+
+        Raises:
+            ConnectorFailed: see `connectors.base.Connector`.
         """
 
     async def checkpoint(self, workflow_index: int, state: dict[str, Any], content: str) -> None:

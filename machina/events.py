@@ -30,11 +30,14 @@ EventType = Literal[
 ]
 EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventType)
 TERMINAL: Final = "done"
+_TERMINAL: Final = b'"type":"done"'
+_TYPE_ENDS: Final = len('{"id":"999999999-999999999",') + len(_TERMINAL)
+"""Where the encoder has written this type at the latest; an author's text comes after it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """One thing a run says. `content` is always text; `metadata` is JSON."""
+    """One thing a run says, not changed once made. `content` is always text; `metadata` is JSON."""
 
     type: EventType
     content: str = ""
@@ -56,7 +59,7 @@ class Entry(NamedTuple):
     @property
     def is_terminal(self) -> bool:
         """Whether nothing can follow."""
-        return self.data.startswith(b'"type":"done"', len(str(self.id)) + 9)
+        return self.data.find(_TERMINAL, 8, _TYPE_ENDS) > 0
 
 
 def is_terminal(type: str) -> bool:

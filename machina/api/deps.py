@@ -16,36 +16,36 @@ from machina.resources import Resources
 from machina.wire import Encoder, negotiate
 
 
-def resources_of(request: Request) -> Resources:
+async def resources_of(request: Request) -> Resources:
     """What this process opened."""
     resources: Resources = request.state.resources
     return resources
 
 
-def streams_of(request: Request) -> OpenStreams:
+async def streams_of(request: Request) -> OpenStreams:
     """The streams this process relays."""
     streams: OpenStreams = request.state.streams
     return streams
 
 
-def supervisor_of(request: Request) -> Supervisor:
+async def supervisor_of(request: Request) -> Supervisor:
     """The keeper of this process's background tasks."""
     supervisor: Supervisor = request.state.supervisor
     return supervisor
 
 
-def began_at(request: Request) -> float:
+async def began_at(request: Request) -> float:
     """When this request came, by the monotonic clock."""
     began: float = request.scope["machina.began"]
     return began
 
 
-def admission_handle(request: Request) -> Handle:
+async def admission_handle(request: Request) -> Handle:
     """What this request holds until its last byte."""
     return handle_of(request.scope)
 
 
-def encoder_for(
+async def encoder_for(
     request: Request,
     format: Annotated[
         str | None,
@@ -56,7 +56,7 @@ def encoder_for(
     return negotiate(request.headers.get("accept"), format)
 
 
-def not_draining(resources: ResourcesDep) -> None:
+async def not_draining(resources: ResourcesDep) -> None:
     """Refuses what this process would not see to its end. Raises `Draining`."""
     if resources.draining:
         raise Draining(
@@ -65,7 +65,7 @@ def not_draining(resources: ResourcesDep) -> None:
         )
 
 
-def resume_point(
+async def resume_point(
     last_event_id: Annotated[
         str | None,
         Header(

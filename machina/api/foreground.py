@@ -39,7 +39,7 @@ class Foreground:
         return await runs.wait(run, 0)
 
 
-def foreground(resources: ResourcesDep, streams: StreamsDep) -> Foreground:
+async def foreground(resources: ResourcesDep, streams: StreamsDep) -> Foreground:
     """What waits for the run of this request."""
     return Foreground(resources, streams)
 

@@ -115,7 +115,7 @@ def run_headers(run: Run) -> dict[str, str]:
     }
 
 
-def run_streams(
+async def run_streams(
     resources: ResourcesDep,
     streams: StreamsDep,
     handle: HandleDep,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
@@ -24,7 +24,11 @@ PUBLIC_PATHS: Final = frozenset(
 )
 """Everything else needs a key, also paths that do not exist: what is new is closed by default."""
 
+OWN_SECRET_PATHS: Final = frozenset(("/system/templates-pushed",))
+"""Called by machines that have no key: each checks a secret of its own."""
+
 _KEY_HEADERS: Final = (b"x-api-token", b"x-project-token", b"x-session-token")
+_WITHOUT_KEY: Final = PUBLIC_PATHS | OWN_SECRET_PATHS
 _MAX_KEYS: Final = 8
 """More keys than any client sends; the rest is not looked at."""
 
@@ -37,7 +41,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request. Raises `Unauthenticated`, `AmbiguousKeys` or `StoreDown`."""
-        if scope["type"] == "http" and scope["path"] not in PUBLIC_PATHS:
+        if scope["type"] == "http" and scope["path"] not in _WITHOUT_KEY:
             offered = list(dict.fromkeys(_keys_of(scope)))[:_MAX_KEYS]
             keyring = scope["state"]["resources"].keyring
             scope["machina.principal"] = await identify(keyring, offered)
@@ -55,7 +59,7 @@ def _keys_of(scope: Scope) -> Iterator[str]:
                 yield key.strip()
 
 
-def caller(request: Request) -> Principal:
+async def caller(request: Request) -> Principal:
     """The authenticated caller of this request."""
     principal: Principal = request.scope["machina.principal"]
     return principal
@@ -64,10 +68,10 @@ def caller(request: Request) -> Principal:
 Caller = Annotated[Principal, Depends(caller)]
 
 
-def require(scope: KeyScope) -> Callable[[Principal], Principal]:
+def require(scope: KeyScope) -> Callable[[Principal], Awaitable[Principal]]:
     """A dependency that lets only keys of this scope pass; an administrator's key passes always."""
 
-    def check(principal: Caller) -> Principal:
+    async def check(principal: Caller) -> Principal:
         if principal.scope is not scope and not principal.is_admin:
             raise Forbidden(f"This needs a key with scope '{scope}'; yours is a client's.")
         return principal

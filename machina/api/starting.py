@@ -24,9 +24,9 @@ from machina.errors import Invalid, NotFound, Unavailable
 from machina.queue.names import Queue
 from machina.resources import Resources
 from machina.runs.lifecycle import RunRequest
-from machina.runs.run import Run
+from machina.runs.run import Run, RunKind
 
-TargetKind = Literal["agent", "workflow"]
+TargetKind = Literal["agent", "workflow", "connector", "prompt"]
 
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 
@@ -46,6 +46,11 @@ class Operation:
     kind: TargetKind
     queue: Queue
     streamed: bool = False
+
+    @property
+    def run_kind(self) -> RunKind:
+        """The kind of its runs: connectors and prompts are called, in a single task."""
+        return self.kind if self.kind in ("agent", "workflow") else "task"
 
 
 class Starter:
@@ -68,7 +73,7 @@ class Starter:
             BreakerOpen, TooManyViewers, Overloaded: no stream can be started now.
             Unavailable: the store or the queue is away; nothing was started.
         """
-        definition = await self._find(operation.kind, target)
+        definition = await self.find(operation.kind, target)
         idempotency = self._scope_hash(operation, str(definition["_id"]))
         if idempotency is not None:
             joined = await self._resources.runs.find_joined(idempotency, body.fingerprint)
@@ -79,7 +84,7 @@ class Starter:
         request = RunRequest(
             project=self._caller.project,
             principal=self._caller.id,
-            kind=operation.kind,
+            kind=operation.run_kind,
             target_id=str(definition["_id"]),
             target_name=str(definition["name"]),
             queue=operation.queue,
@@ -90,6 +95,7 @@ class Starter:
             thread_id=body.thread_id,
             idempotency=idempotency,
             fingerprint=body.fingerprint if idempotency is not None else None,
+            may_administer=self._caller.is_admin,
         )
         if operation.streamed:
             await self._handle.start()
@@ -104,7 +110,8 @@ class Starter:
         structlog.contextvars.bind_contextvars(run_id=run.id)
         return Started(run, created)
 
-    async def _find(self, kind: TargetKind, target: str) -> dict[str, Any]:
+    async def find(self, kind: TargetKind, target: str) -> dict[str, Any]:
+        """The definition that is to run. Raises `NotFound` when there is none."""
         definitions = self._resources.store.definitions
         found = await definitions.get(self._caller.project, kind, target)
         if found is None:
@@ -119,7 +126,7 @@ class Starter:
         return hashlib.sha256(orjson.dumps(scope)).hexdigest()
 
 
-def idempotency_key(
+async def idempotency_key(
     key: Annotated[
         str | None,
         Header(
@@ -139,7 +146,7 @@ def idempotency_key(
     return key
 
 
-def starter(
+async def starter(
     resources: ResourcesDep,
     principal: Caller,
     handle: HandleDep,

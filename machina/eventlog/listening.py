@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from redis.exceptions import RedisError
 
 from machina.eventlog.asking import ask
 from machina.eventlog.backoff import Backoff
+from machina.eventlog.protocol import can_speak_to, connect
 
 log = structlog.get_logger(__name__)
 
@@ -32,21 +34,104 @@ async def listen(
     `on_connected` is called after every (re)connect: what was published in between is lost. After
     `quiet_seconds` of silence the server is pinged; after as much again the connection is dropped.
     """
+
+    def connected() -> None:
+        backoff.reset()
+        on_connected()
+
+    hear = _hear_directly if can_speak_to(client) else _hear_pooled
     while True:
         try:
-            async with client.pubsub() as pubsub:
-                await ask(pubsub.subscribe(channel))
-                while True:
-                    message = await _next_message(pubsub, quiet_seconds)
-                    if message["type"] == "message":
-                        on_message(message["data"])
-                    elif message["type"] == "subscribe":
-                        backoff.reset()
-                        on_connected()
+            await hear(client, channel, on_message, connected, quiet_seconds)
         except (RedisError, OSError) as error:
             if backoff.failures == 0:
                 log.warning("listener.disconnected", channel=channel, error=repr(error))
             await asyncio.sleep(backoff.next_pause())
+
+
+async def _hear_directly(
+    client: Redis,
+    channel: str,
+    on_message: Callable[[bytes], None],
+    on_connected: Callable[[], None],
+    quiet_seconds: float,
+) -> None:
+    """One connection, to its end; see `protocol`."""
+    ear = _Ear(on_message, on_connected)
+    connection, _ = await connect(client, ear.hear, ear.lose)
+    try:
+        connection.send("SUBSCRIBE", channel)
+        while True:
+            if not await ear.heard_within(quiet_seconds):
+                connection.send("PING")
+                if not await ear.heard_within(quiet_seconds):
+                    raise RedisConnectionError("The server does not answer.")
+    finally:
+        ear.close()
+        await connection.aclose()
+
+
+class _Ear:
+    """What one connection has heard so far, and how it ended."""
+
+    def __init__(
+        self, on_message: Callable[[bytes], None], on_connected: Callable[[], None]
+    ) -> None:
+        self._on_message = on_message
+        self._on_connected = on_connected
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heard = 0
+
+    def hear(self, reply: Any) -> None:
+        """Takes one reply of the server."""
+        self._heard += 1
+        if isinstance(reply, Exception):
+            self.lose(reply)
+        elif isinstance(reply, list) and not self._end.done():
+            try:
+                if reply[0] == b"message":
+                    self._on_message(reply[2])
+                elif reply[0] == b"subscribe":
+                    self._on_connected()
+            except Exception as error:  # noqa: BLE001  # raised where the listener is awaited
+                self.lose(error)
+
+    def lose(self, error: Exception) -> None:
+        """Takes the end; the first one counts."""
+        if not self._end.done():
+            self._end.set_exception(error)
+
+    async def heard_within(self, seconds: float) -> bool:
+        """Whether anything was said during that time. Raises what ended the connection."""
+        before = self._heard
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._end)
+        return self._heard > before
+
+    def close(self) -> None:
+        """Nothing is heard any more."""
+        if self._end.done() and not self._end.cancelled():
+            self._end.exception()  # looked at: it was raised, or no longer matters
+        self._end.cancel()
+
+
+async def _hear_pooled(
+    client: Redis,
+    channel: str,
+    on_message: Callable[[bytes], None],
+    on_connected: Callable[[], None],
+    quiet_seconds: float,
+) -> None:
+    """One connection of redis-py, to its end."""
+    async with client.pubsub() as pubsub:
+        await ask(pubsub.subscribe(channel))
+        while True:
+            message = await _next_message(pubsub, quiet_seconds)
+            if message["type"] == "message":
+                on_message(message["data"])
+            elif message["type"] == "subscribe":
+                on_connected()
 
 
 async def _next_message(pubsub: PubSub, quiet_seconds: float) -> dict[str, Any]:

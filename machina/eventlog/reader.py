@@ -103,6 +103,7 @@ class EventLogReader:
         try:
             yield subscription
         finally:
+            subscription.close()
             del tail.viewers[subscription]
             if not tail.viewers:
                 del self._tails[name]

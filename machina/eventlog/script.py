@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from machina.eventlog.answers import Answer
 from machina.eventlog.asking import ask
+from machina.eventlog.clients import commands_of
 from machina.eventlog.keys import LogKeys
 from machina.ids import RunId
 
@@ -61,7 +62,7 @@ def make_call(keys: LogKeys, batches: Sequence[Batch]) -> tuple[list[str], list[
 
 def parse_answers(raw: Sequence[bytes]) -> list[Verdict]:
     """The script's answers, in the order of the batches."""
-    return [_parse_answer(one) for one in raw]
+    return [_PLAIN.get(one) or _parse_answer(one) for one in raw]
 
 
 def _parse_answer(raw: bytes) -> Verdict:
@@ -69,11 +70,16 @@ def _parse_answer(raw: bytes) -> Verdict:
     return Verdict(Answer(word), int(detail) if detail else None)
 
 
+_PLAIN: Final = {answer.encode("ascii"): Verdict(answer) for answer in Answer}
+"""The answers without a detail, read: nearly all of them."""
+
+
 class AppendScript:
     """The script on one server; loads itself there whenever the server does not know it."""
 
     def __init__(self, client: Redis, keys: LogKeys) -> None:
         self._client = client
+        self._commands = commands_of(client)
         self._keys = keys
         self._source: bytes | None = None
         self._sha = ""
@@ -97,6 +103,7 @@ class AppendScript:
         return parse_answers(raw)
 
     async def _evalsha(self, names: list[str], arguments: list[str | bytes]) -> list[bytes]:
-        call = self._client.evalsha(self._sha, len(names), *names, *arguments)
-        answers: list[bytes] = await ask(call)
+        answers: list[bytes] = await self._commands.execute(
+            "EVALSHA", self._sha, len(names), *names, *arguments
+        )
         return answers

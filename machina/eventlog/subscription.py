@@ -40,6 +40,9 @@ class Subscription:
         """The log has lost entries that were read, vanished, or has a hole after the cursor."""
         self._tail = tail
         self._source = source
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     def take_disturbed(self) -> bool:
         """Whether the log was found disturbed; clears the mark. The next sweep may set it again."""
@@ -76,21 +79,44 @@ class Subscription:
         self.cursor = entries[-1].id
         return entries
 
+    def close(self) -> None:
+        """Lets the timer go; called when the reading ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     async def _wait(self, seconds: float) -> bool:
         """Waits for the tail to move on; False when the time is over."""
         tail = self._tail
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
-        timer = loop.call_later(max(seconds, 0), _expire, waiter)
+        self._deadline = loop.time() + max(seconds, 0)
+        if self._timer is None or self._timer_at > self._deadline:
+            self._set_timer(loop)
         tail.waiting[self] = waiter
         if tail.dirty:
             self._source.request(tail)
         try:
             return await waiter
         finally:
-            timer.cancel()
             if tail.waiting.get(self) is waiter:
                 del tail.waiting[self]
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.close()
+        self._timer_at = self._deadline
+        self._timer = loop.call_at(self._deadline, self._expire)
+
+    def _expire(self) -> None:
+        """One timer outlives many waits: most end long before it, and then it is set again."""
+        self._timer = None
+        waiter = self._tail.waiting.get(self)
+        if waiter is None or waiter.done():
+            return  # the next wait sets a timer of its own
+        if self._deadline > self._timer_at:
+            self._set_timer(asyncio.get_running_loop())
+        else:
+            waiter.set_result(False)
 
     async def _catch_up(self, remaining: float) -> list[Entry] | None:
         """Reads where the ring does not reach; None when Redis does not answer."""
@@ -114,8 +140,3 @@ class Subscription:
             # as it does after a loss. Both are watched from here.
             tail.move(cursor, [])
         return portion(sound)
-
-
-def _expire(waiter: asyncio.Future[bool]) -> None:
-    if not waiter.done():
-        waiter.set_result(False)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from machina.eventlog.clients import commands_of
 from machina.eventlog.keys import make_log_keys
 from machina.eventlog.reader import EventLogReader, LogState, Subscription
 from machina.eventlog.script import AppendScript, Batch
@@ -330,14 +331,15 @@ async def test_run_raises_when_one_of_its_loops_dies_and_goes_on_when_run_again(
 async def test_an_unexpected_error_in_a_loop_reaches_the_owner(log_client: Redis, log: Log) -> None:
     reader = EventLogReader(log_client, KEYS, sweep_seconds=1_000)
     async with reader.subscribe(RUN, after=BEGINNING) as viewer:
-        xread: Any = log_client.xread
+        await log.say(1)
+        commands = commands_of(log_client)
+        execute = commands.execute
 
-        def broken(*_: Any, **__: Any) -> Any:
-            log_client.xread = xread  # type: ignore[method-assign]  # once only
+        def broken(*_: Any) -> Any:
+            commands.execute = execute  # type: ignore[method-assign]  # once only
             raise ZeroDivisionError
 
-        log_client.xread = broken  # type: ignore[method-assign]  # a defect, injected
-        await log.say(1)
+        commands.execute = broken  # type: ignore[method-assign]  # a defect, injected
         waiting = asyncio.create_task(viewer.next(5))
         with pytest.raises(ZeroDivisionError):
             await reader.run()

@@ -19,6 +19,7 @@ from machina.eventlog.answers import (
     AppendRefused,
     EventTooLarge,
 )
+from machina.eventlog.clients import commands_of
 from machina.eventlog.keys import make_log_keys
 from machina.eventlog.outbox import CALL_BYTES, CALL_ENTRIES, RUN_BYTES
 from machina.eventlog.writer import AttemptLog, EventLogWriter
@@ -72,13 +73,14 @@ class Calls:
     def __init__(self, client: Redis) -> None:
         self.sizes: list[int] = []
         self._client = client
-        evalsha = client.evalsha
+        commands = commands_of(client)
+        execute = commands.execute
 
-        def counting(sha: str, count: int, *rest: Any) -> Any:
+        def counting(name: str, sha: str, count: int, *rest: Any) -> Any:
             self.sizes.append(len(rest) - count - 1 - count)
-            return evalsha(sha, count, *rest)
+            return execute(name, sha, count, *rest)
 
-        client.evalsha = counting  # type: ignore[method-assign, assignment]  # a look, not a fake
+        commands.execute = counting  # type: ignore[method-assign]  # a look, not a fake
 
 
 async def lines(client: Redis, run: RunId = RUN) -> list[bytes]:

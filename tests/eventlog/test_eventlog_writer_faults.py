@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from machina.eventlog.answers import Answer, AppendRefused
-from machina.eventlog.clients import make_log_clients
+from machina.eventlog.clients import commands_of, make_log_clients
 from machina.eventlog.keys import make_log_keys
 from machina.eventlog.writer import AttemptLog, EventLogWriter
 from machina.events import Event
@@ -307,13 +307,14 @@ async def test_the_writer_goes_on_when_an_unexpected_error_ended_its_loop(
     async with open_client(own_redis.url) as client:
         writer = make_writer(client)
         log = open_log(writer)
-        evalsha = client.evalsha
+        commands = commands_of(client)
+        execute = commands.execute
 
         def broken(*arguments: Any) -> Any:
-            client.evalsha = evalsha  # type: ignore[method-assign]  # once only
+            commands.execute = execute  # type: ignore[method-assign]  # once only
             raise ZeroDivisionError
 
-        client.evalsha = broken  # type: ignore[method-assign, assignment]  # a defect, injected
+        commands.execute = broken  # type: ignore[method-assign]  # a defect, injected
         await log.append(Event("start"))
         with pytest.raises(ZeroDivisionError):
             await writer.run()

@@ -10,9 +10,9 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ from machina.connectors.llm.base import ChatDelta, ChatRequest, Provider
 from machina.connectors.llm.scripted import ScriptedProvider
 from machina.observability.logging import configure
 from machina.queue.names import Queue
-from machina.resources import open_resources
-from machina.worker.app import Seat, run_worker
-from machina.worker.crew import WorkerCrew
+from machina.worker.app import run_worker
+from machina.worker.crew import open_crew
 from machina.worker.providers import Providers
 
 
@@ -46,16 +45,6 @@ class StampedProviders(Providers):
         return self._made.setdefault("stamped", StampedProvider())
 
 
-@asynccontextmanager
-async def open_stamped_crew(seat: Seat) -> AsyncIterator[WorkerCrew]:
-    """As `worker.crew.open_crew`, with the stamped provider."""
-    async with (
-        open_resources(seat.settings, process="worker", may_commit=seat.may_commit) as resources,
-        aclosing(StampedProviders(seat.settings)) as providers,
-    ):
-        yield WorkerCrew(resources, providers)
-
-
 async def _work(data_dir: Path, threads: int) -> None:
     settings = load_service_settings(data_dir, worker_threads=threads)
     configure(settings, process="worker")
@@ -66,7 +55,7 @@ async def _work(data_dir: Path, threads: int) -> None:
         queues=list(Queue),
         threads=threads,
         stop=stop,
-        execute_factory=open_stamped_crew,
+        execute_factory=partial(open_crew, make_providers=StampedProviders),
     )
 
 

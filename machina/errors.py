@@ -1,45 +1,8 @@
 """Every error this system can name.
 
-    MachinaError
-    ├── RequestError                what a caller asked cannot be done (4xx)
-    │   ├── Invalid                 422 invalid_request
-    │   │   └── MalformedEventId    400 bad_resume_id
-    │   ├── Unauthenticated         401 unauthenticated
-    │   ├── Forbidden               403 forbidden
-    │   ├── NotFound                404 not_found
-    │   ├── Conflict                409 conflict
-    │   │   ├── IdempotencyMismatch 409 idempotency_mismatch
-    │   │   └── ResumeAhead         409 resume_ahead
-    │   ├── Gone                    410 stream_expired
-    │   ├── TooLarge                413 body_too_large
-    │   └── Overloaded              429 too_many_streams
-    ├── Unavailable                 the system cannot do it now (503)
-    │   ├── BreakerOpen             503 breaker_open
-    │   ├── Draining                503 draining
-    │   ├── TooManyViewers          503 too_many_viewers
-    │   ├── StoreDown               503 store_unavailable
-    │   ├── QueueDown               503 queue_unavailable
-    │   │   └── QueueAmbiguous      the answer was lost: the message may be there
-    │   └── LogDown                 503 log_unavailable
-    ├── RunError                    a run went wrong; ends the run with status `failed`
-    │   ├── DefinitionMissing       definition_missing
-    │   ├── DefinitionInvalid       definition_invalid
-    │   ├── TaskFailed              task_failed (and the code of what failed inside)
-    │   ├── TaskTypeUnknown         task_type_unknown
-    │   ├── ConnectorFailed         connector_failed, connector_not_found, package_missing, …
-    │   ├── SecretMissing           secret_missing
-    │   ├── ExpressionFailed        expression_error
-    │   │   └── BudgetExceeded      sandbox_limit
-    │   ├── ModelFailed             model_error, provider_…
-    │   ├── AttemptsExhausted       attempts_exhausted
-    │   ├── StorageFull             storage_full
-    │   ├── InternalError           internal_error
-    │   └── DeadlineExceeded        timeout, queue_timeout; ends the run with status `timeout`
-    ├── Fenced                      a writer lost its attempt: stop, touch nothing
-    └── SettingsInvalid             the process cannot start: names variable, value and remedy
-
 One error has one name. `code` is the last segment of the problem's `type`, the `error.id` of the
-envelope and the `metadata.code` of an in-stream `error` event.
+envelope and the `metadata.code` of an in-stream `error` event. `docs/errors.md` draws the tree and
+says what each code means and what to do about it.
 """
 
 from __future__ import annotations
@@ -181,6 +144,13 @@ class TooManyViewers(Unavailable):
     code, title = "too_many_viewers", "Too many viewers"
 
 
+class VaultLocked(Unavailable):
+    """Secrets cannot be sealed or opened: the key of the vault is missing, or is another one."""
+
+    code, title, retryable = "vault_locked", "Vault is locked", False
+    default_retry_after = 60.0
+
+
 class StoreDown(Unavailable):
     """The store did not answer."""
 
@@ -287,6 +257,12 @@ class DeadlineExceeded(RunError):
     """A clock of the run ran out: `timeout` while running, `queue_timeout` while waiting."""
 
     code, title, status = "timeout", "Deadline exceeded", 504
+
+
+class EgressFailed(MachinaError):
+    """A call to the outside was refused, or broke off; whoever made it says in whose name."""
+
+    code, title, status = "egress_broken", "Call to the outside failed", 502
 
 
 class Fenced(MachinaError):

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -82,6 +82,8 @@ class Resources:
     breaker: SharedBreaker
     metrics: Metrics
     draining: bool = False
+    more_background: dict[str, Background] = field(default_factory=dict)
+    """Loops that whoever composes the process adds to those of the API: its scheduler."""
 
     def readings(self, process: str) -> Readings:
         """What the gauges show of any process; API and worker add their own."""
@@ -101,6 +103,7 @@ class Resources:
             "reader": self.reader.run,
             "reaper": self.reaper.run,
             "breaker": self.breaker.run,
+            **self.more_background,
         }
 
 

@@ -6,8 +6,20 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
-from machina.connectors.llm.base import ChatDelta, ChatRequest, Provider, Usage
+from machina.connectors.base import ConnectorCall, ConnectorReply
+from machina.connectors.llm.base import (
+    ChatDelta,
+    ChatRequest,
+    Embeddings,
+    Provider,
+    RoutedEmbedder,
+    Usage,
+)
+from machina.connectors.llm.routes import LLM_CONNECTORS
+from machina.connectors.llm.scripted import ScriptedProvider
 from machina.engine import RunContext, RunResult, run_agent, run_workflow
+from machina.engine.document_door import DocumentDoor
+from machina.errors import ConnectorFailed
 from machina.events import Event, encode_json
 
 Definition = dict[str, Any]
@@ -87,6 +99,17 @@ class AnsweringProvider:
         """Nothing is open."""
 
 
+class LocalEmbedder:
+    """The vectors of the scripted model."""
+
+    space = "scripted"
+
+    async def embed(
+        self, texts: Sequence[str], *, timeout_seconds: float | None = None
+    ) -> Embeddings:
+        return await ScriptedProvider().embed(texts)
+
+
 class World:
     """The doors of the engine over dictionaries, with everything that went through them."""
 
@@ -96,6 +119,7 @@ class World:
         prompts: Sequence[Definition] = (),
         provider: Provider | None = None,
         now: Callable[[], float] = time.monotonic,
+        documents: DocumentDoor | None = None,
     ) -> None:
         self.definitions = {("workflow", w["name"]): w for w in workflows}
         self.definitions |= {("prompt", p["name"]): p for p in prompts}
@@ -104,7 +128,19 @@ class World:
         self.connectors: list[Mapping[str, Any]] = []
         self.events: list[Event] = []
         self.checkpoints: list[tuple[int, dict[str, Any], str]] = []
+        self.task_checkpoints: list[tuple[int, dict[str, Any], str]] = []
+        self.replies: dict[str, ConnectorReply | ConnectorFailed] = {}
+        self.called: list[ConnectorCall] = []
+        self.operations: dict[str, Mapping[str, Any]] = {}
+        self.operated: list[tuple[str, dict[str, Any]]] = []
         self.steps: list[dict[str, Any]] = []
+        self._documents = documents
+
+    @property
+    def documents(self) -> DocumentDoor:
+        """The door a test gave; a world without one has no documents."""
+        assert self._documents is not None
+        return self._documents
 
     async def definition(self, kind: str, name: str) -> dict[str, Any] | None:
         return self.definitions.get((kind, name))
@@ -113,9 +149,33 @@ class World:
         self.connectors.append(connector)
         return self.llm
 
-    async def checkpoint(self, workflow_index: int, state: dict[str, Any], content: str) -> None:
+    async def call_connector(self, call: ConnectorCall) -> ConnectorReply:
+        """The prepared reply of the connector, or what it fails with."""
+        self.called.append(call)
+        reply = self.replies.get(call.name)
+        if reply is None:
+            raise ConnectorFailed(f"'{call.name}' is not installed.", code="connector_not_found")
+        if isinstance(reply, ConnectorFailed):
+            raise reply
+        return reply
+
+    def serves_model(self, connector_name: str) -> bool:
+        return connector_name in LLM_CONNECTORS
+
+    def embedder(self, connector: Mapping[str, Any]) -> RoutedEmbedder:
+        self.connectors.append(connector)
+        return LocalEmbedder()
+
+    async def operate(self, name: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.operated.append((name, dict(inputs)))
+        return self.operations[name]
+
+    async def checkpoint(
+        self, workflow_index: int, state: dict[str, Any], content: str, *, task_index: int = 0
+    ) -> None:
         encode_json(state)
         self.checkpoints.append((workflow_index, state, content))
+        self.task_checkpoints.append((task_index, state, content))
 
     async def step(self, record: dict[str, Any]) -> None:
         self.steps.append(record)

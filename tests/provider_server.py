@@ -1,4 +1,4 @@
-"""A small real HTTP server that speaks the OpenAI chat-completions protocol, well or badly.
+"""A small real HTTP server that speaks OpenAI's chat completions and embeddings, well or badly.
 
 In a test: `async with ProviderServer() as server: … server.base_url …`. As a process of its own:
 `python tests/provider_server.py --port 0` prints the port on one line and serves until killed.
@@ -7,6 +7,11 @@ What it does is a *scenario*: a name and `key=value` parameters, taken from the 
 `[[provider: cut after=3]]` in the last message, else from the request header `X-Scenario`, else
 from the model's name (`cut`, `status-429-2`, `n=200,delay_ms=5`; comma or blank between the parts).
 Any other model name streams `n` tokens (`tok-0 tok-1 …`, default 20), `delay_ms` (0) apart.
+
+With `response_format` of the type `json_schema` the answer follows the schema; the scenario
+`no-schema` refuses it, `broken-once` follows it the second time only. `/embeddings` gives the local
+vectors of `machina.connectors.llm`, in the reverse order with their `index`; scenarios of its own
+begin with `vectors-`.
 
 Everything asked is remembered: `server.requests`, `server.connections`; over HTTP at `/_seen`.
 """
@@ -30,6 +35,7 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
+from machina.connectors.llm.local_embedding import embed_text
 from machina.connectors.llm.schema_answer import answer_for
 
 MAX_REMEMBERED: Final = 10_000
@@ -452,6 +458,98 @@ async def _error_in_stream(x: Exchange) -> None:
     await x.end()
 
 
+async def _no_schema(x: Exchange) -> None:
+    """Refuses structured outputs as servers do that have none."""
+    if "response_format" in x.body:
+        error = {"message": "response_format of type json_schema is not supported"}
+        await x.answer(400, json.dumps({"error": error}).encode())
+        return
+    wanted = str(x.body["messages"][-1]["content"])
+    schema = json.loads(wanted[wanted.index("{") :])
+    await _say(x, json.dumps(answer_for(schema)))
+
+
+async def _broken_once(x: Exchange) -> None:
+    """Half an answer, until it is told so."""
+    if any(m.get("role") == "assistant" for m in x.body["messages"]):
+        await _ok(x)
+    else:
+        await _say(x, "".join(x.texts())[:-1])
+
+
+async def _fenced(x: Exchange) -> None:
+    """A structured answer as talkative models give it."""
+    await _say(x, "Sure, here you are:\n```json\n" + "".join(x.texts()) + "\n```\nAnything else?")
+
+
+async def _say(x: Exchange, text: str) -> None:
+    await x.open_stream()
+    await x.send_texts([text])
+    await x.finish(1)
+
+
+async def _strict_messages(x: Exchange) -> None:
+    """Refuses keys of messages that are not of the protocol, as OpenAI does."""
+    for message in x.body["messages"]:
+        for key in message.keys() - {"role", "content"}:
+            error = {"message": f"Unknown parameter: 'messages[0].{key}'."}
+            await x.answer(400, json.dumps({"error": error}).encode())
+            return
+    await _ok(x)
+
+
+def _vectors(x: Exchange) -> list[dict[str, Any]]:
+    texts = x.body["input"]
+    texts = [texts] if isinstance(texts, str) else texts
+    return [{"index": i, "embedding": embed_text(text)} for i, text in enumerate(texts)]
+
+
+async def _send_vectors(x: Exchange, rows: list[Any], **more: Any) -> None:
+    tokens = sum(len(text.split()) for text in x.body["input"])
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    await x.answer(200, json.dumps({"data": rows, "usage": usage, **more}).encode())
+
+
+async def _embeddings(x: Exchange) -> None:
+    if "" in x.body["input"]:
+        error = {"message": "input cannot be an empty string"}
+        await x.answer(400, json.dumps({"error": error}).encode())
+    else:
+        await _send_vectors(x, _vectors(x)[::-1])
+
+
+async def _vectors_unnumbered(x: Exchange) -> None:
+    await _send_vectors(x, [{"embedding": row["embedding"]} for row in _vectors(x)])
+
+
+async def _vectors_too_few(x: Exchange) -> None:
+    await _send_vectors(x, _vectors(x)[:-1])
+
+
+async def _vectors_of_words(x: Exchange) -> None:
+    await _send_vectors(x, [{**row, "embedding": ["a", "b"]} for row in _vectors(x)])
+
+
+async def _vectors_uneven(x: Exchange) -> None:
+    rows = [{**row, "embedding": row["embedding"][: 2 + row["index"]]} for row in _vectors(x)]
+    await _send_vectors(x, rows)
+
+
+async def _vectors_none(x: Exchange) -> None:
+    await _send_vectors(x, [{**row, "embedding": None} for row in _vectors(x)])
+
+
+async def _vectors_error(x: Exchange) -> None:
+    await _send_vectors(x, [], error={"message": "no such model", "code": "model_not_found"})
+
+
+async def _vectors_huge(x: Exchange) -> None:
+    await x.open_stream()
+    for _ in range(20):
+        await x.send(b" " * 1024 * 1024)
+    await x.end()
+
+
 def _whole_answer(x: Exchange) -> bytes:
     texts = x.texts()
     choice = {"index": 0, "message": {"content": "".join(texts)}, "finish_reason": "stop"}
@@ -487,6 +585,7 @@ async def _refusal_cut(x: Exchange) -> None:
 Act = Callable[[Exchange], Awaitable[None]]
 SCENARIOS: Final[dict[str, Act]] = {
     "bad-framing": _bad_framing,
+    "broken-once": _broken_once,
     "comments-only": _comments_only,
     "disguised": _disguised,
     "flaky": _flaky,
@@ -499,6 +598,7 @@ SCENARIOS: Final[dict[str, Act]] = {
     "echo": _echo,
     "endless": _endless,
     "error-in-stream": _error_in_stream,
+    "fenced": _fenced,
     "finish-stall": _finish_stall,
     "garbage": _garbage,
     "gzip": _gzip,
@@ -507,6 +607,7 @@ SCENARIOS: Final[dict[str, Act]] = {
     "nested": _nested,
     "no-done": _no_done,
     "no-finish": _no_finish,
+    "no-schema": _no_schema,
     "not-an-object": _not_an_object,
     "odd-characters": _odd_characters,
     "odd-deltas": _odd_deltas,
@@ -519,7 +620,16 @@ SCENARIOS: Final[dict[str, Act]] = {
     "slow-headers": _slow_headers,
     "split-utf8": _split_utf8,
     "stall": _stall,
+    "strict-messages": _strict_messages,
+    "vectors-error": _vectors_error,
+    "vectors-huge": _vectors_huge,
+    "vectors-none": _vectors_none,
+    "vectors-of-words": _vectors_of_words,
+    "vectors-too-few": _vectors_too_few,
+    "vectors-uneven": _vectors_uneven,
+    "vectors-unnumbered": _vectors_unnumbered,
 }
+_PLACES: Final[dict[str, Act]] = {"/chat/completions": _ok, "/embeddings": _embeddings}
 _REFUSAL = re.compile(r"status-(\d{3})(?:-(\d+))?\Z")
 _RESET = re.compile(r"reset(?:-(\d+))?\Z")
 
@@ -649,7 +759,9 @@ class ProviderServer:
             return True
         body = json.loads(data) if data else {}
         exchange = Exchange(writer, body, Scenario())
-        if method != "POST" or not path.partition("?")[0].endswith("/chat/completions"):
+        place = path.partition("?")[0]
+        act = next((act for end, act in _PLACES.items() if place.endswith(end)), None)
+        if method != "POST" or act is None:
             await _refuse(exchange, 404)
             return True
         text = _scenario_text(body, headers)
@@ -665,7 +777,7 @@ class ProviderServer:
             key_digest=authorization and hashlib.sha256(authorization.encode()).hexdigest(),
         )
         await self._remember(seen, connection)
-        seen.answered = await _answer_while_connected(reader, self._act(exchange, text))
+        seen.answered = await _answer_while_connected(reader, self._act(exchange, text, act))
         return seen.answered and exchange.keep_alive
 
     async def _remember(self, seen: SeenRequest, connection: SeenConnection) -> None:
@@ -676,7 +788,7 @@ class ProviderServer:
             self.requests.append(seen)
             self._closed_changed.notify_all()
 
-    async def _act(self, exchange: Exchange, text: str) -> None:
+    async def _act(self, exchange: Exchange, text: str, usual: Act) -> None:
         name = exchange.scenario.name
         self._hits[text] += 1
         exchange.hit = self._hits[text]
@@ -686,7 +798,7 @@ class ProviderServer:
         elif reset and exchange.hit <= int(reset[1] or exchange.hit):
             exchange.reset()
         else:
-            await SCENARIOS.get(name, _ok)(exchange)
+            await SCENARIOS.get(name, usual)(exchange)
 
 
 async def _answer_while_connected(reader: asyncio.StreamReader, answer: Awaitable[None]) -> bool:

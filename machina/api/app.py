@@ -36,6 +36,8 @@ OpenResources = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 _PROBE_SECONDS: Final = 30.0
 """How long the breaker waits for a probe's first event before another may go."""
 _SETTLE_SECONDS: Final = 5.0
+_FORM_BYTES: Final = 65_536
+"""Room for what a form says around a file."""
 _NO_TELEMETRY: Final[TelemetryConfig] = {
     "tracing": False,
     "metrics": False,
@@ -109,7 +111,14 @@ def _middleware(settings: Settings, admission: Admission) -> list[Middleware]:
         # On every answer, refusals included.
         Middleware(SecurityHeaders),
         # Before anything reads a body.
-        Middleware(BodyLimit, limit=settings.max_body_bytes),
+        Middleware(
+            BodyLimit,
+            limit=settings.max_body_bytes,
+            larger={
+                "/templates/upload": settings.template_max_bytes + _FORM_BYTES,
+                "/connector/executor/": settings.max_upload_bytes,
+            },
+        ),
         # Before keys are asked for: a preflight carries none.
         *_cors(settings),
         # Takes back permit and view after the last byte, whatever happens below.

@@ -57,7 +57,8 @@ def body(example: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answer(description: str, example: Any, schema: str = "Answer") -> dict[str, Any]:
+def answer(description: str, example: Any, schema: str = "Answer") -> dict[str, Any]:
+    """A successful answer of a route, with an example."""
     return {
         "description": description,
         "content": {
@@ -156,7 +157,7 @@ RESUME_ANSWERS: Final[Responses] = {
 
 _AGENT_HEAD: Final = {"agent_run_id": RUN_ID, "task_id": RUN_ID, "execution_id": RUN_ID}
 AGENT_ANSWERS: Final[Responses] = {
-    200: _answer(
+    200: answer(
         "The final state under `response`; only the ids when it was queued or takes longer.",
         {
             "data": _AGENT_HEAD
@@ -172,7 +173,7 @@ AGENT_ANSWERS: Final[Responses] = {
     **refusals(*_START, errors.TaskFailed, errors.DeadlineExceeded),
 }
 WORKFLOW_ANSWERS: Final[Responses] = {
-    200: _answer(
+    200: answer(
         "The workflow's outputs next to id and status; `status` is `failed` for a failed run.",
         {
             "data": {"greeting": "Hi", "workflow_run_id": RUN_ID, "status": "executed"},
@@ -182,7 +183,7 @@ WORKFLOW_ANSWERS: Final[Responses] = {
     **refusals(*_START),
 }
 SCHEDULED_ANSWERS: Final[Responses] = {
-    200: _answer(
+    200: answer(
         "The id to poll with.",
         {
             "data": {"workflow_run_id": RUN_ID, "status": "scheduled"},
@@ -194,7 +195,7 @@ SCHEDULED_ANSWERS: Final[Responses] = {
 }
 _READ: Final = (*_KEY, errors.NotFound, errors.Invalid, errors.StoreDown)
 SCHEDULE_STATE_ANSWERS: Final[Responses] = {
-    200: _answer(
+    200: answer(
         "Where the run stands.",
         {
             "data": {
@@ -225,11 +226,11 @@ _ROW: Final = {
     "thread_id": "692431f0a1b2c3d4e5000002",
 }
 RUN_ANSWERS: Final[Responses] = {
-    200: _answer("The run.", {"data": _ROW | {"response": {"content": "Hi"}}, "status": True}),
+    200: answer("The run.", {"data": _ROW | {"response": {"content": "Hi"}}, "status": True}),
     **refusals(*_READ),
 }
 CANCEL_ANSWERS: Final[Responses] = {
-    200: _answer(
+    200: answer(
         "Where the run stands now.",
         {
             "data": {
@@ -245,7 +246,7 @@ CANCEL_ANSWERS: Final[Responses] = {
     **refusals(*_READ),
 }
 SEARCH_ANSWERS: Final[Responses] = {
-    200: _answer(
+    200: answer(
         "One page of runs.",
         {
             "data": [_ROW],

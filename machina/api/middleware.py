@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 from uuid import uuid4
 
@@ -114,30 +116,48 @@ class SecurityHeaders:
 class BodyLimit:
     """Counts the bytes of a body as they come, whatever its Content-Length says."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(
+        self, app: ASGIApp, limit: int, larger: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """`larger`: the limits of paths that take more than the others; a path that ends in `/`
+        stands for forms sent to anything below it.
+        """
         self.app = app
         self.limit = limit
+        self.larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request; reading beyond the limit raises `TooLarge` in who reads."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        limit = self._limit_of(scope["path"], Headers(scope=scope).get("content-type"))
         declared = Headers(scope=scope).get("content-length", "")
         # Who declares too much is not read at all.
         counted = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
-        counted = counted if counted > self.limit else 0
+        counted = counted if counted > limit else 0
 
         async def receive_counted() -> Message:
             nonlocal counted
-            if counted <= self.limit:
+            if counted <= limit:
                 message = await receive()
                 counted += len(message.get("body", b""))
-                if counted <= self.limit:
+                if counted <= limit:
                     return message
-            raise TooLarge(f"The body is larger than {self.limit} bytes; send less at once.")
+            raise TooLarge(f"The body is larger than {limit} bytes; send less at once.")
 
         await self.app(scope, receive_counted, send)
+
+    def _limit_of(self, path: str, content_type: str | None) -> int:
+        if path in self.larger:
+            return self.larger[path]
+        above = path.rpartition("/")[0] + "/"
+        return self.larger.get(above, self.limit) if is_form(content_type) else self.limit
+
+
+def is_form(content_type: str | None) -> bool:
+    """Whether a body is a form that may hold files."""
+    return (content_type or "").partition(";")[0].strip().lower() == "multipart/form-data"
 
 
 class Errors:

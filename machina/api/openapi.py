@@ -22,7 +22,16 @@ Runs AI agents and streams what they do, durably, to any HTTP client.
 TAGS: Final = [
     {"name": "Agents", "description": "Start agents and stream what they do."},
     {"name": "Workflows", "description": "The same for a single workflow."},
+    {"name": "Prompts", "description": "What models are asked, and how they answer."},
+    {"name": "Connectors", "description": "What reaches other services."},
+    {"name": "Mappings", "description": "How data is taken from one shape to another."},
+    {"name": "Skills", "description": "What a template can do, and where it begins."},
+    {"name": "Documents", "description": "The data that runs read and write."},
+    {"name": "Secrets", "description": "The vault: values go in and never come out."},
     {"name": "Executions", "description": "Runs: search, read, resume, cancel."},
+    {"name": "Schedules", "description": "What runs by itself, when, and how it went."},
+    {"name": "Templates", "description": "Install bundles of definitions."},
+    {"name": "Account", "description": "What the CLI asks about the key it has."},
     {"name": "System", "description": "Health, readiness, circuit breaker."},
 ]
 
@@ -69,6 +78,18 @@ _ANSWER: Final = {
     "required": ["data", "status"],
     "properties": {"data": _FREE, "message": _TEXT, "status": {"const": True}},
 }
+_SAVED: Final = {
+    "title": "Saved",
+    "description": "The answer to a creation or a change, as the clients of this kind read it.",
+    "type": "object",
+    "required": ["status"],
+    "properties": {
+        "data": _FREE,
+        "message": _TEXT,
+        "meta": _FREE,
+        "status": {"enum": [True, "success"]},
+    },
+}
 _PAGE: Final = {
     "title": "Page",
     "type": "object",
@@ -105,7 +126,7 @@ def machina_openapi(app: FastAPI) -> dict[str, Any]:
             (
                 components.get("schemas", {})
                 | event_schemas()
-                | {"Problem": _PROBLEM, "Answer": _ANSWER, "Page": _PAGE}
+                | {"Problem": _PROBLEM, "Answer": _ANSWER, "Page": _PAGE, "Saved": _SAVED}
             ).items()
         )
     )

@@ -25,6 +25,8 @@ class SearchQuery:
     page: int
     page_size: int
     fields: tuple[str, ...] | None
+    hidden: tuple[str, ...]
+    """Fields to leave out, when the projection says so instead of which to show."""
     compact: bool
     """Leave out what is large; full rows only when `compact` is false."""
 
@@ -35,9 +37,14 @@ class SearchQuery:
 
     def project(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with the fields that were asked for, and its `_id`."""
+        if self.hidden:
+            return {name: value for name, value in row.items() if name not in self.hidden}
         if self.fields is None:
             return row
-        return {name: row[name] for name in ("_id", *self.fields) if name in row}
+        shown: dict[str, Any] = {}
+        for name in ("_id", *self.fields):
+            _copy(row, shown, name.split("."))
+        return shown
 
 
 def read_search(body: Mapping[str, Any]) -> SearchQuery:
@@ -51,12 +58,14 @@ def read_search(body: Mapping[str, Any]) -> SearchQuery:
         filters = {}
     if not isinstance(filters, dict):
         raise Invalid('\'filters\' must be an object, as {"status": "failed"}.', field="filters")
+    fields, hidden = _fields(body.get("fields"))
     return SearchQuery(
         filters=filters,
         sort=_sort(body),
         page=_number(body, "page", 1, _MAX_PAGE),
         page_size=_number(body, "page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
-        fields=_fields(body.get("fields")),
+        fields=fields,
+        hidden=hidden,
         compact=body.get("compact") is not False,
     )
 
@@ -75,9 +84,9 @@ def _sort(body: Mapping[str, Any]) -> Sort:
 
 
 def _sorters(sorters: Any) -> Sort:
-    """`["field", -1]`, or a list of such pairs."""
-    if isinstance(sorters, list) and len(sorters) == 2 and isinstance(sorters[0], str):
-        sorters = [sorters]
+    """`["field", -1]`, also several in a row, or a list of such pairs."""
+    if isinstance(sorters, list) and sorters and isinstance(sorters[0], str):
+        sorters = [sorters[at : at + 2] for at in range(0, len(sorters), 2)]
     if not isinstance(sorters, list) or len(sorters) > _MAX_SORTERS:
         raise _bad_sorters()
     pairs = []
@@ -111,11 +120,27 @@ def _number(body: Mapping[str, Any], key: str, default: int, greatest: int) -> i
     return value
 
 
-def _fields(value: Any) -> tuple[str, ...] | None:
+def _fields(value: Any) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """What to show, None for all of it, and what to leave out."""
     if not value:
-        return None
+        return None, ()
     if isinstance(value, dict):  # the projection as MongoDB writes it
-        value = [name for name, wanted in value.items() if wanted]
+        wanted = [name for name, shown in value.items() if shown]
+        hidden = tuple(name for name in value if name != "_id")
+        if not wanted:
+            return None, hidden
+        value = wanted
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise Invalid("'fields' must be a list of names.", field="fields")
-    return tuple(value)
+    return tuple(value), ()
+
+
+def _copy(source: Any, target: dict[str, Any], path: list[str]) -> None:
+    """Copies what a dotted path names, with the objects around it."""
+    name, *rest = path
+    if not isinstance(source, dict) or name not in source:
+        return
+    if not rest:
+        target[name] = source[name]
+    elif isinstance(source[name], dict) and isinstance(target.setdefault(name, {}), dict):
+        _copy(source[name], target[name], rest)

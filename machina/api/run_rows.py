@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from machina.api.envelopes import mail_date
 from machina.errors import MachinaError
+from machina.runs.closing import error_place
 from machina.runs.run import Outcome, Run, RunKind, RunStatus, public_status
 
 _TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -48,6 +49,9 @@ def execution_row(run: Run, *, steps: bool, response: bool) -> dict[str, Any]:
         row["response"] = response_of(run)
     if steps:
         row["workflows"] = [dict(step) for step in run.steps]
+        row["tasks"] = [dict(task) for task in run.tasks]
+    if run.may_have_repeated:
+        row["may_have_repeated"] = [dict(task) for task in run.may_have_repeated]
     return row | failure_of(run)
 
 
@@ -58,7 +62,8 @@ def failure_of(run: Run) -> dict[str, Any]:
         return {}
     failure: dict[str, Any] = {"outcome": str(run.status)}
     if outcome.code is not None:
-        failure["error"] = {"id": outcome.code, "message": outcome.message}
+        named = {"id": outcome.code, "message": outcome.message}
+        failure["error"] = named | error_place(outcome)
     return failure
 
 
@@ -106,7 +111,7 @@ def agent_answer(run: Run) -> dict[str, Any]:
     if run.outcome is None:
         return agent_head(run)
     if run.status is not RunStatus.EXECUTED:
-        raise _failure(run, run.outcome)
+        raise failed_run(run, run.outcome)
     return agent_head(run) | {
         "execution_time": execution_seconds(run),
         "response": response_of(run),
@@ -131,14 +136,35 @@ def workflow_head(run: Run) -> dict[str, Any]:
     return {"workflow_run_id": run.id, "status": public_status(run.kind, run.status)}
 
 
-def _failure(run: Run, outcome: Outcome) -> RunFailed:
+def task_answer(run: Run) -> dict[str, Any]:
+    """The whole answer about a single task: what it gave under `data`, which is of any type.
+
+    One that takes longer than clients wait has its ids there.
+
+    Raises:
+        RunFailed: the task has ended and not well.
+    """
+    meta = {"run_id": run.id, "execution_time": execution_seconds(run)}
+    if run.outcome is None:
+        status = public_status(run.kind, run.status)
+        head = {"run_id": run.id, "task_id": run.id, "status": status}
+        return {"data": head, "message": "still running", "meta": meta, "status": True}
+    if run.status is not RunStatus.EXECUTED:
+        raise failed_run(run, run.outcome)
+    state = run.outcome.state
+    message = state.get("message") or "executed"
+    return {"data": state.get("data"), "message": message, "meta": meta, "status": True}
+
+
+def failed_run(run: Run, outcome: Outcome) -> RunFailed:
+    """The error that a failed run is answered with; its details say which run it was."""
     failed = RunTimedOut if run.status is RunStatus.TIMEOUT else RunFailed
     fallback = "cancelled" if run.status is RunStatus.CANCELLED else None
     return failed(
         outcome.message or f"The run ended with status '{run.status}'.",
         code=outcome.code or fallback,
         retryable=outcome.retryable,
-        details={"agent_run_id": run.id, "run": f"/execution/agent-run/{run.id}"},
+        details={"agent_run_id": run.id, "run_id": run.id, "run": f"/execution/agent-run/{run.id}"},
     )
 
 

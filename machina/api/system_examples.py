@@ -35,7 +35,22 @@ READINESS_ANSWERS: Final[Responses] = {
     200: _exactly(
         "The process is ready.",
         {
-            "data": {"ready": True, "accepting": True, "tasks": True, "store": True, "log": True},
+            "data": {
+                "ready": True,
+                "accepting": True,
+                "tasks": True,
+                "store": True,
+                "log": True,
+                "scripts": [
+                    {
+                        "enabled": True,
+                        "level": 3,
+                        "name": "bubblewrap",
+                        "network": "guarded",
+                        "not_stopped": [],
+                    }
+                ],
+            },
             "status": True,
         },
     ),

@@ -14,6 +14,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from machina import __version__
+from machina.cli.template_commands import templates_app
 from machina.errors import MachinaError, SettingsInvalid
 
 PROGRAM: Final = "machina-server"
@@ -33,6 +34,13 @@ keys_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
+secrets_app = typer.Typer(
+    help="Keep, list and delete secrets. Reads MONGODB_URL or MACHINA_DATA_DIR, MACHINA_VAULT_KEY.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(secrets_app, name="secrets")
+app.add_typer(templates_app, name="templates")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on (MACHINA_HOST).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on (MACHINA_PORT).", max=65535)]
@@ -44,6 +52,10 @@ DataDir = Annotated[
     ),
 ]
 Project = Annotated[str, typer.Option(help="Project the keys belong to.")]
+SecretProject = Annotated[str, typer.Option(help="Project the secrets belong to.")]
+SecretName = Annotated[
+    str, typer.Argument(help="Name, as TEMP_CONTEXT_VARIABLE_OPENAI_API_KEY.", metavar="NAME")
+]
 
 
 class ScopeName(StrEnum):
@@ -165,6 +177,19 @@ def worker(
     run_workers(queues=queues, threads=threads, processes=processes, data_dir=data_dir)
 
 
+@app.command()
+def scheduler(data_dir: DataDir = None) -> None:
+    """Start agents and skills by their schedules; any number of these may run at once.
+
+    Reads MONGODB_URL or MACHINA_DATA_DIR, REDIS_URL, MACHINA_SCHEDULES_START_PAUSED,
+    MACHINA_ONE_SHOTS, MACHINA_SCHEDULE_MIN_SECONDS, MACHINA_SCHEDULE_CATCH_UP_SECONDS and
+    LOG_LEVEL. SIGTERM stops it. With SCHEDULERS=1 every API process does the same.
+    """
+    from machina.cli.scheduler import run_scheduler
+
+    run_scheduler(data_dir=data_dir)
+
+
 @keys_app.command("create")
 def create_key(
     scope: Annotated[ScopeName, typer.Option(help="What the key may do.")],
@@ -195,6 +220,42 @@ def revoke_key(
     from machina.cli.keys import revoke
 
     revoke(prefix, data_dir=data_dir)
+
+
+@secrets_app.command("set")
+def set_secret(
+    name: SecretName, project: SecretProject = "default", data_dir: DataDir = None
+) -> None:
+    """Keep a secret; its value is read from standard input, or asked for without showing it."""
+    from machina.cli.secrets import put
+
+    put(name, project=project, data_dir=data_dir)
+
+
+@secrets_app.command("list")
+def list_secrets(project: SecretProject = "default", data_dir: DataDir = None) -> None:
+    """List the names of a project's secrets; values are never shown."""
+    from machina.cli.secrets import show
+
+    show(project=project, data_dir=data_dir)
+
+
+@secrets_app.command("delete")
+def delete_secret(
+    name: SecretName, project: SecretProject = "default", data_dir: DataDir = None
+) -> None:
+    """Delete a secret."""
+    from machina.cli.secrets import delete
+
+    delete(name, project=project, data_dir=data_dir)
+
+
+@secrets_app.command("reseal")
+def reseal_secrets(data_dir: DataDir = None) -> None:
+    """Encrypt all secrets with the first key of MACHINA_VAULT_KEY; older keys can go then."""
+    from machina.cli.secrets import reseal
+
+    reseal(data_dir=data_dir)
 
 
 @app.command()

@@ -119,6 +119,8 @@ def _run(
         command = redis_command(binary.path, directory.redis, socket_path)
         children.append(Child("redis", tuple(command)))
         directory.write_redis_url(environ["REDIS_URL"])
+    if settings.vault_key is None:
+        environ["MACHINA_VAULT_KEY"] = directory.keep_vault_key()
     seed(settings, directory)
     children += [
         Child(child.name, child.command, environ | group.environ(child.name), stage=1)
@@ -149,6 +151,7 @@ def _child_environment(
         "MACHINA_HOST": settings.host,
         "MACHINA_PORT": str(port),
         "MACHINA_WORKER_THREADS": str(settings.worker_threads),
+        "SCHEDULERS": os.environ.get("SCHEDULERS") or "1",
         # Their usual lines would bury what there is to try; the user's own choice stands.
         "LOG_LEVEL": os.environ.get("LOG_LEVEL") or ("info" if verbose else "warning"),
         "MACHINA_DRAIN_SECONDS": os.environ.get("MACHINA_DRAIN_SECONDS") or DRAIN_SECONDS,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from machina.errors import SettingsInvalid
+from machina.vault import make_key
 
 PATIENCE_SECONDS: Final = 3.0
 """How long a start waits for a lock: a Redis whose `dev` was killed needs a moment to end."""
@@ -23,6 +24,7 @@ class DataDirectory:
         self.path = path
         self.redis = path / "redis"
         self.admin_key = path / "admin.key"
+        self.vault_key = path / "vault.key"
         self.redis_lock = self.redis / "lock"
         self._lock = path / "lock"
         self._redis_url = path / "redis.url"
@@ -75,10 +77,7 @@ class DataDirectory:
 
     def read_redis_url(self) -> str | None:
         """The URL of the Redis that a running `dev` offers here, if any was left."""
-        try:
-            return self._redis_url.read_text().strip() or None
-        except OSError:
-            return None
+        return _read_line(self._redis_url)
 
     def write_redis_url(self, url: str) -> None:
         """Tells `api --data-dir` and `worker --data-dir` where the Redis of this directory is."""
@@ -90,10 +89,20 @@ class DataDirectory:
 
     def read_admin_key(self) -> str | None:
         """The admin key of an earlier start."""
-        try:
-            return self.admin_key.read_text().strip() or None
-        except OSError:
-            return None
+        return _read_line(self.admin_key)
+
+    def read_vault_key(self) -> str | None:
+        """The key of the secrets in this directory, if `dev` ever made one."""
+        return _read_line(self.vault_key)
+
+    def keep_vault_key(self) -> str:
+        """The key of the secrets in this directory, made now if there is none."""
+        key = self.read_vault_key()
+        if key is None:
+            key = make_key()
+            write_private(self.vault_key, key)
+        self.vault_key.chmod(0o600)
+        return key
 
 
 def write_private(path: Path, text: str) -> None:
@@ -104,6 +113,14 @@ def write_private(path: Path, text: str) -> None:
     with contextlib.closing(os.fdopen(descriptor, "w")) as file:
         file.write(text + "\n")
     draft.replace(path)
+
+
+def _read_line(path: Path) -> str | None:
+    """What a small file says; None when it is not there or empty."""
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def _take(lock_file: Path, patience_seconds: float, refusal: str) -> int:

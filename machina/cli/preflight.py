@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+from pydantic import SecretStr
+
 from machina.cli.directory import DataDirectory
 from machina.errors import SettingsInvalid
 from machina.settings import Settings, load_settings
@@ -31,7 +33,11 @@ def load_store_settings(data_dir: Path | None, **overrides: Any) -> Settings:
     """
     settings = _choose_store(load_settings(data_dir=data_dir, **overrides), data_dir is not None)
     if settings.data_dir is not None:
-        DataDirectory(settings.data_dir).create()
+        directory = DataDirectory(settings.data_dir)
+        directory.create()
+        key = directory.read_vault_key()
+        if settings.vault_key is None and key is not None:  # made by `dev`
+            return settings.model_copy(update={"vault_key": SecretStr(key)})
     return settings
 
 

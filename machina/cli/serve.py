@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import uvloop
 
+from machina.cli.collector import calm_collector
 from machina.cli.listening import free_port, make_url, open_listener
 from machina.cli.metrics import open_metrics, show_group
 from machina.cli.parent import follow_parent
@@ -126,15 +127,21 @@ def _serve_api(settings: Settings, *, shared: bool) -> int:
         open_listener(settings.host, settings.port, shared=shared, listening=False) as listener,
         open_metrics() as metrics,
     ):
-        from machina.api.app import create_app
+        from machina.api.app import OpenResources, create_app
         from machina.resources import open_resources
 
+        opening: OpenResources = functools.partial(open_resources, process="api", metrics=metrics)
+        if settings.schedulers:
+            from machina.cli.scheduler import with_scheduler
+
+            opening = with_scheduler(opening)
         url = make_url(settings.host, listener.getsockname()[1])
         server = Server(
-            create_app(settings, functools.partial(open_resources, process="api", metrics=metrics)),
+            create_app(settings, opening),
             drain_seconds=settings.drain_seconds,
             on_listening=lambda: log.info("api.listening", url=url),
         )
+        calm_collector()
         try:
             server.run([listener])
         except SystemExit:  # what could not be opened is in the log
@@ -165,6 +172,7 @@ async def _work(settings: Settings, queues: Sequence[Queue], metrics: Metrics) -
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    calm_collector()
     await run_worker(
         settings,
         queues=queues,

@@ -12,6 +12,7 @@ from machina.settings import Settings
 _TEXT: Final = """
 Machina {version} runs at {url} and keeps its data in {directory}.
 {model}
+{scripts}
 
 Try next:
 
@@ -45,10 +46,17 @@ def welcome(url: str, settings: Settings, directory: DataDirectory) -> str:
     else:
         place = settings.openai_base_url or "https://api.openai.com/v1"
         model = f"The model {settings.model} at {place} answers."
+    scripts = (
+        "Python scripts of connectors run, shut in as well as this machine can; "
+        "MACHINA_SCRIPTS=off stops that."
+        if settings.runs_scripts
+        else "Python scripts of connectors do not run (MACHINA_SCRIPTS)."
+    )
     return _TEXT.format(
         version=__version__,
         url=url,
         directory=directory.path,
         model=model,
+        scripts=scripts,
         key=shlex.quote(str(directory.admin_key)),
     ).rstrip("\n")

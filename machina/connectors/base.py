@@ -1,4 +1,4 @@
-"""The port of connectors: one call of a command goes in with everything evaluated, data comes out."""
+"""The port of connectors: one call of a command goes in, evaluated; data comes out."""
 
 from __future__ import annotations
 

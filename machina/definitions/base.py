@@ -22,6 +22,7 @@ class Kind(StrEnum):
     CONNECTOR = "connector"
     PROMPT = "prompt"
     MAPPING = "mapping"
+    SKILL = "skill"
 
 
 def check_name(name: object) -> str:

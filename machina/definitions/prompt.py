@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from machina.definitions.base import Authored, read_block, read_name
+from machina.definitions.base import Authored, read_block, read_name, read_text
 
 INSTRUCTION_KEYS: Final = ("instruction", "instructions", "template", "prompt", "text", "messages")
 
@@ -31,5 +31,11 @@ class Prompt:
             name=name,
             instruction=next((raw[key] for key in INSTRUCTION_KEYS if raw.get(key)), None),
             schema=read_block(raw, "schema", owner) or None,
-            connector=read_block(raw, "connector", owner),
+            connector=_connector(raw, owner),
         )
+
+
+def _connector(raw: Authored, owner: str) -> dict[str, Any]:
+    """The default block; a name alone is one too."""
+    name = read_text(raw, "connector")
+    return {"name": name} if name else read_block(raw, "connector", owner)

@@ -10,7 +10,7 @@ from machina.definitions.base import Authored, read_block, read_name, read_parts
 
 _SCHEMA_TYPES: Final = frozenset(
     ("string", "integer", "number", "boolean", "array", "object", "null", "any")
-)
+) | frozenset(("str", "text", "int", "float", "bool", "list", "dict", "date", "datetime"))
 _SCHEMA_WORDS: Final = frozenset(
     {
         *("type", "title", "description", "required", "default", "enum", "format", "pattern"),
@@ -18,13 +18,17 @@ _SCHEMA_WORDS: Final = frozenset(
         *("minItems", "maxItems", "minLength", "maxLength"),
     }
 )
+_MARKS: Final = ("required", "default")
+"""What makes a declaration of a description, where the type is left out."""
 
 
 def is_declaration(value: object) -> bool:
     """Whether an input is declared like a JSON schema (`{type, description, …}`), not computed."""
     if not isinstance(value, Mapping) or not _SCHEMA_WORDS.issuperset(value):
         return False
-    types = value.get("type")
+    if "type" not in value:
+        return isinstance(value.get("description"), str) and not value.keys().isdisjoint(_MARKS)
+    types = value["type"]
     named = types if isinstance(types, list) else [types]
     return bool(named) and all(isinstance(t, str) and t in _SCHEMA_TYPES for t in named)
 

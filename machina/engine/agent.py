@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import structlog
 
 from machina.definitions import Agent, Kind, Step
 from machina.definitions.base import Authored, read_name, read_text
 from machina.engine.blocks import evaluate_block
-from machina.engine.borders import cross_border, freeze, thaw
+from machina.engine.borders import Hide, Reveal, cross_border, freeze, thaw
 from machina.engine.context import RunContext
 from machina.engine.loops import merge_outputs
-from machina.engine.progress import Progress
+from machina.engine.progress import MESSAGE, Progress
 from machina.engine.results import RunResult, locate, make_result
 from machina.engine.standing import Standing
 from machina.engine.step_walk import StepWalk
 from machina.engine.workflow import Frame
+from machina.engine.workflow_run import step_record
 from machina.errors import RunError, TaskTypeUnknown
 from machina.expressions import Scope
 
@@ -25,7 +26,6 @@ log = structlog.get_logger(__name__)
 
 State = dict[str, Any]
 StepStatus = Literal["executed", "failed", "skipped"]
-MESSAGE: Final = "stream_status_message"
 
 
 async def run_agent(
@@ -46,8 +46,9 @@ async def run_agent(
         walk = _AgentWalk(ctx, Agent.read(agent))
         return await walk.run(payload, start_at, state)
     except RunError as error:
+        result = RunResult.failed(error, ctx)
         log.warning("agent.failed", agent=name, code=error.code, error=error.message)
-        return RunResult.failed(error, content=ctx.text)
+        return result
 
 
 class _AgentWalk:
@@ -72,11 +73,11 @@ class _AgentWalk:
         else:
             kept = dict(state)
             self._standing = Standing.load(kept)
-            self._state = thaw(kept)
+            self._state = thaw(kept, self._ctx.secrets)
         for number, raw in enumerate(self._steps[start_at:], start=start_at + 1):
             await self._step(number, raw)
         produced = self._produced(payload)
-        return await make_result(self._state, produced, self._ctx.text, self._standing.failure)
+        return await make_result(self._ctx, self._state, produced, self._standing.failure)
 
     async def _begin(self, payload: Mapping[str, Any]) -> State:
         """The context, under the payload, under what the agent reads of the payload."""
@@ -100,28 +101,35 @@ class _AgentWalk:
         name = read_name(raw, "step")
         started = self._ctx.doors.now()
         progress = Progress(self._ctx, name, number, len(self._steps))
-        status = await self._walk_step(raw, name, progress)
+        status, definition = await self._walk_step(raw, name, progress)
         seconds = round(self._ctx.doors.now() - started, 3)
-        await self._ctx.doors.step({"name": name, "status": status, "execution_time": seconds})
+        await self._ctx.doors.step(step_record(definition, name, status, seconds))
         if status == "skipped":
             return  # nothing changed: a new attempt would skip it again
-        frozen, self._state = await cross_border(_settle, self._state)
+        hide, reveal = self._ctx.hide, self._ctx.secrets
+        frozen, self._state = await cross_border(
+            lambda state: _settle(state, hide, reveal), self._state
+        )
         kept = {**frozen, **self._standing.save()}
         await self._ctx.doors.checkpoint(number, kept, self._ctx.text)
+        self._ctx.in_doubt = False  # an earlier attempt was not further than in this step
 
-    async def _walk_step(self, raw: Authored, name: str, progress: Progress) -> StepStatus:
+    async def _walk_step(
+        self, raw: Authored, name: str, progress: Progress
+    ) -> tuple[StepStatus, Authored | None]:
+        """How the step ended, and the workflow it ran, if there is one."""
         try:
             step = Step.read(raw)
             due, doubt = await self._walk.is_due(step, self._state)
         except RunError as error:  # a broken step, or a condition that used too much
             await progress.started(name)
-            return await self._end_step(name, name, error, progress)
+            return await self._end_step(name, name, error, progress), None
         if not due:
             if doubt is not None:
                 locate(doubt, name)
                 self._standing.doubt(doubt)
             await progress.skipped()
-            return "skipped"
+            return "skipped", None
         definition = await self._ctx.doors.definition(Kind.WORKFLOW, name)
         title = read_text(definition or {}, "title") or name
         await progress.started(title)
@@ -134,7 +142,7 @@ class _AgentWalk:
         said = [new, *(iteration.outputs for iteration in reversed(iterations))]
         await progress.status(next((s[MESSAGE] for s in said if s.get(MESSAGE)), None))
         await progress.objects(new.get("objects"), before)
-        return status
+        return status, definition
 
     async def _end_step(
         self, name: str, title: str, error: RunError | None, progress: Progress
@@ -144,7 +152,7 @@ class _AgentWalk:
             await progress.completed(title)
             return "executed"
         locate(error, name)
-        self._standing.fail(error)
+        self._standing.fail(self._ctx.seal(error))
         log.warning("step.failed", step=name, code=error.code, error=error.message)
         await progress.failed(title, error)
         return "failed"
@@ -157,10 +165,10 @@ class _AgentWalk:
         return {str(key) for block in blocks if isinstance(block, Mapping) for key in block}
 
 
-def _settle(state: State) -> tuple[State, State]:
+def _settle(state: State, hide: Hide | None, reveal: Reveal | None) -> tuple[State, State]:
     """What a checkpoint keeps of a state, and what a new attempt would make of that."""
-    frozen = freeze(state)
-    return frozen, thaw(frozen)
+    frozen = freeze(state, hide)
+    return frozen, thaw(frozen, reveal)
 
 
 def _entry_step(agent: Agent) -> list[Authored]:

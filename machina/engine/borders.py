@@ -16,15 +16,26 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from machina.events import encode_json
+from machina.observability.redaction import MASK
 
 T = TypeVar("T")
+
+Hide = Callable[[str], list[str | list[str]] | None]
+"""Cuts a text at the secrets in it: texts, and `[name]` for each secret; None without any."""
+Reveal = Callable[[str], Any]
+"""The value of a secret by its name."""
 
 MAX_DEPTH: Final = 200
 """Deeper values become null; no author nests like that and the store would refuse it."""
 
+MAX_LEVELS: Final = 50
+"""What a workflow or a step gives may not be nested deeper: JSON and stores have their limits."""
+
 _TAG: Final = "machina:"
+_HIDDEN: Final = "machina:hidden"
 _LARGEST: Final = 2**63
 _LARGE: Final = 4_000
+_PER_VALUE: Final = 64
 
 
 async def cross_border(work: Callable[[dict[str, Any]], T], state: dict[str, Any]) -> T:
@@ -32,7 +43,7 @@ async def cross_border(work: Callable[[dict[str, Any]], T], state: dict[str, Any
 
     Nobody may change the state meanwhile.
     """
-    return await asyncio.to_thread(work, state) if _is_large(state) else work(state)
+    return await asyncio.to_thread(work, state) if is_large(state) else work(state)
 
 
 def as_json(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,42 +58,69 @@ def compact_json(value: Any) -> str:
     return orjson.dumps(data).decode()
 
 
-def freeze(value: Any, depth: int = 0) -> Any:
-    """The value in JSON types only; `thaw` gives dates, durations and large integers back."""
+def freeze(value: Any, hide: Hide | None = None, depth: int = 0) -> Any:
+    """The value in JSON types only; `thaw` gives dates, durations and large integers back.
+
+    With `hide`, secrets leave only their names behind, which `thaw` resolves again.
+    """
     kind = type(value)
     if kind is str:
-        return _clean(value)
+        return _freeze_text(value, hide)
     if kind is bool or value is None:
         return value
     if depth > MAX_DEPTH:
         return None
     if kind is dict:
-        frozen = {_clean(str(k)): freeze(v, depth + 1) for k, v in value.items()}
+        frozen = {_freeze_key(k, hide): freeze(v, hide, depth + 1) for k, v in value.items()}
         return {f"{_TAG}dict": frozen} if _is_tagged(frozen) else frozen
     if kind is list or kind is tuple:
-        return [freeze(item, depth + 1) for item in value]
-    return _freeze_rare(value, depth)
+        return [freeze(item, hide, depth + 1) for item in value]
+    return _freeze_rare(value, hide, depth)
 
 
-def thaw(value: Any) -> Any:
+def thaw(value: Any, reveal: Reveal | None = None) -> Any:
     """The inverse of `freeze`, up to what JSON makes of tuples and sets: lists."""
     if isinstance(value, list):
-        return [thaw(item) for item in value]
+        return [thaw(item, reveal) for item in value]
     if not isinstance(value, dict):
         return value
     if _is_tagged(value):
         ((tag, inner),) = value.items()
+        if tag == _HIDDEN:
+            return _reveal(inner, reveal)
         if tag in _READ:
             return _READ[tag](inner)
         value = inner
-    return {k: thaw(v) for k, v in value.items()}
+    return {k: thaw(v, reveal) for k, v in value.items()}
 
 
-def _freeze_rare(value: Any, depth: int) -> Any:
+def _freeze_text(value: str, hide: Hide | None) -> Any:
+    parts = hide(value) if hide is not None else None
+    return _clean(value) if parts is None else {_HIDDEN: parts}
+
+
+def _freeze_key(key: Any, hide: Hide | None) -> str:
+    text = _clean(str(key))
+    parts = hide(text) if hide is not None else None
+    return text if parts is None else "".join(p if isinstance(p, str) else MASK for p in parts)
+
+
+def _reveal(parts: list[str | list[str]], reveal: Reveal | None) -> Any:
+    """The text with its secrets in it again; one that is gone by now is null, or masked inside."""
+    found = [
+        part if isinstance(part, str) else reveal(part[0]) if reveal is not None else None
+        for part in parts
+    ]
+    if len(found) == 1:
+        return found[0]
+    return "".join(MASK if part is None else str(part) for part in found)
+
+
+def _freeze_rare(value: Any, hide: Hide | None, depth: int) -> Any:
     if isinstance(value, Mapping):
-        return freeze(dict(value), depth)
+        return freeze(dict(value), hide, depth)
     if isinstance(value, set | frozenset):
-        return [freeze(item, depth + 1) for item in sorted(value, key=str)]
+        return [freeze(item, hide, depth + 1) for item in sorted(value, key=str)]
     return _freeze_scalar(value)
 
 
@@ -108,7 +146,33 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
-def _is_large(state: Any) -> bool:
+def is_deep(value: Any, levels: int = MAX_LEVELS) -> bool:
+    """Whether lists and dictionaries stand more than `levels` deep inside each other."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple | set | frozenset):
+        return False
+    return levels == 0 or any(is_deep(item, levels - 1) for item in value)
+
+
+def weigh(value: Any, most: int) -> int:
+    """About the bytes a value takes, looked at until it is more than `most`."""
+    weight = 0
+    waiting = [value]
+    while waiting and weight <= most:
+        found = waiting.pop()
+        weight += _PER_VALUE
+        if isinstance(found, str | bytes):
+            weight += len(found)
+        elif isinstance(found, Mapping):
+            waiting.extend(found.values())
+            weight += _PER_VALUE * len(found)
+        elif isinstance(found, list | tuple | set | frozenset):
+            waiting.extend(found)
+    return weight
+
+
+def is_large(state: Any) -> bool:
     """Whether looking at everything in the state takes milliseconds; itself it takes far less."""
     weight = 0
     waiting = [state]

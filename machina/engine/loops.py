@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from machina.engine.borders import weigh
 from machina.errors import BudgetExceeded, TaskFailed
 
 T = TypeVar("T")
 One = Callable[[int, Any], Awaitable[T]]
 """What is done with the item at an index."""
 
+MAX_KEPT: Final = 64 * 1024 * 1024
+"""About the bytes that the iterations of one loop may give together."""
 MAX_ITEMS: Final = 10_000
 """The largest search a template may make, so every list it can loop over fits."""
 PARALLEL: Final = 8
@@ -38,6 +41,23 @@ def read_items(value: Any, where: str) -> list[Any]:
             f"foreach of {where} has {len(value)} items; at most {MAX_ITEMS} are allowed."
         )
     return list(value)
+
+
+class Kept:
+    """Counts what the iterations of one loop give: it is all in memory until the loop ends."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._weight = 0
+
+    def add(self, outputs: Mapping[str, Any]) -> None:
+        """Counts one iteration's outputs. Raises `BudgetExceeded` when they are too much."""
+        self._weight += weigh(outputs, MAX_KEPT)
+        if self._weight > MAX_KEPT:
+            raise BudgetExceeded(
+                f"The iterations of foreach in {self._where} give more than {MAX_KEPT >> 20} MiB; "
+                "give back less of each, or loop over fewer items."
+            )
 
 
 class Width:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from machina.engine.context import RunContext
 from machina.errors import RunError
 from machina.events import Event, EventType, encode_json
+
+MESSAGE: Final = "stream_status_message"
+"""The output that is shown to the client as soon as its workflow has ended."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +49,7 @@ class Progress:
             success=False,
             code=error.code,
             message=error.message,
+            task_name=error.task,
         )
 
     async def status(self, message: object) -> None:
@@ -68,7 +72,7 @@ class Progress:
         await self._ctx.emit(event)
 
     async def _workflow(
-        self, type: EventType, text: str, *, done: int | None = None, **more: Any
+        self, type: EventType, text: str, *, done: int | None = None, **more: object
     ) -> None:
         if not self._ctx.stream_workflows:
             return
@@ -78,6 +82,6 @@ class Progress:
             "workflow_index": self._number,
             "total_workflows": self._total,
             "progress_percent": 100 * done // self._total,
-            **more,
+            **{name: value for name, value in more.items() if value is not None},
         }
         await self._ctx.emit(Event(type, text, metadata))

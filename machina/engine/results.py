@@ -6,8 +6,9 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from machina.engine.borders import as_json, cross_border
-from machina.errors import RunError
+from machina.engine.borders import MAX_LEVELS, as_json, cross_border, is_deep
+from machina.engine.context import RunContext
+from machina.errors import BudgetExceeded, RunError
 
 STATUS: Final = "workflow-status"
 ERROR: Final = "workflow-error"
@@ -50,30 +51,43 @@ class RunResult:
     error: RunError | None = None
 
     @classmethod
-    def failed(cls, error: RunError, *, content: str = "") -> RunResult:
+    def failed(cls, error: RunError, ctx: RunContext) -> RunResult:
         """The result of a run that an error ended before it had a state."""
-        return cls("failed", content=content, error=error)
+        return cls("failed", content=ctx.text, error=ctx.seal(error))
 
 
 async def make_result(
-    state: dict[str, Any], produced: Container[str], text: str, error: RunError | None
+    ctx: RunContext, state: dict[str, Any], produced: Container[str], error: RunError | None
 ) -> RunResult:
-    """Picks what clients expect out of the final state.
+    """Picks what clients expect out of the final state, and takes every secret out of it.
 
     Only `produced` keys, those that outputs name, can be the answer: a caller's own `message` in
-    the payload is not one. `text` is what was streamed; it is the answer when no key is.
+    the payload is not one. What was streamed is the answer when no key is.
     """
-    plain = await cross_border(as_json, state)
+    plain = await cross_border(lambda whole: ctx.redactor.value(as_json(whole)), state)
     said = {key: value for key, value in plain.items() if key in produced}
     return RunResult(
         "executed" if error is None else "failed",
         state=plain,
-        content=next(filter(None, (_text(said, key) for key in ANSWER_KEYS)), text),
+        content=next(filter(None, (_text(said, key) for key in ANSWER_KEYS)), ctx.text),
         objects=_list(said, "objects"),
         suggestions=_list(said, "suggestions"),
         thread_id=_text(plain, "thread_id") or None,
         document_id=_text(plain, "document_id") or None,
-        error=error,
+        error=None if error is None else ctx.seal(error),
+    )
+
+
+def refuse_deep(values: dict[str, Any], where: str) -> BudgetExceeded | None:
+    """Makes null of values that are nested too deep to be kept; returns the error to fail with."""
+    deep = [key for key, value in values.items() if is_deep(value)]
+    for key in deep:
+        values[key] = None
+    if not deep:
+        return None
+    return BudgetExceeded(
+        f"'{deep[0]}' in the outputs of {where} is nested more than {MAX_LEVELS} levels deep; give "
+        "back the part that is needed."
     )
 
 

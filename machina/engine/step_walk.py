@@ -12,8 +12,8 @@ from machina.definitions import Step
 from machina.definitions.base import Authored
 from machina.engine.blocks import check_conditions, evaluate_block, evaluate_value
 from machina.engine.context import RunContext
-from machina.engine.loops import read_items, run_items
-from machina.engine.results import WorkflowOutcome, locate
+from machina.engine.loops import Kept, read_items, run_items
+from machina.engine.results import WorkflowOutcome, locate, refuse_deep
 from machina.engine.workflow import Frame, walk_workflow
 from machina.errors import BudgetExceeded, DefinitionMissing, ExpressionFailed, RunError
 from machina.expressions import Scope
@@ -67,14 +67,22 @@ class StepWalk:
         except RunError as error:
             return [await self._give(step, state, {}, _failed(step, error))]
         workflow = definition
+        kept = Kept(self._where(step))
 
         async def one(_: int, variable: State) -> Iteration:
             try:
+                self.ctx.count_call(self._where(step))
                 payload = await self._payload(step, state, variable)
                 outcome = await walk_workflow(workflow, payload, self.ctx, self.frame)
             except RunError as error:
                 outcome = _failed(step, error)
-            return await self._give(step, state, variable, outcome)
+            iteration = await self._give(step, state, variable, outcome)
+            if step.foreach is not None:
+                try:
+                    kept.add({"outputs": iteration.outputs, "new": iteration.new})
+                except BudgetExceeded as error:
+                    return Iteration({}, {}, error)
+            return iteration
 
         concurrent = step.foreach is not None and step.foreach.concurrent
         return await run_items(variables, one, self.ctx.width if concurrent else None)
@@ -112,6 +120,7 @@ class StepWalk:
         try:
             where = f"outputs of {self._where(step)}"
             await evaluate_block(self.ctx, step.outputs, scope, where, into=new)
+            error = error or refuse_deep(new, self._where(step))
         except BudgetExceeded as blown:
             error = error or blown
         return Iteration(outcome.outputs, new, error)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
 
 from machina.definitions import Kind, Task, Workflow, is_declaration
-from machina.definitions.base import Authored, read_name
+from machina.definitions.base import Authored, read_name, read_text
 from machina.engine.blocks import evaluate_block
 from machina.engine.context import RunContext
-from machina.engine.credentials import Credentials
-from machina.engine.results import RunResult, WorkflowOutcome, locate, make_result
+from machina.engine.credentials import Credentials, is_debugged
+from machina.engine.results import WorkflowOutcome, locate, refuse_deep
+from machina.engine.task_log import Trace
 from machina.engine.task_walk import TaskWalk
+from machina.engine.tasks.subworkflow import OPERATIONS
 from machina.errors import BudgetExceeded, DefinitionMissing, RunError
 from machina.expressions import Scope
 
@@ -23,6 +25,9 @@ log = structlog.get_logger(__name__)
 MAX_DEPTH: Final = 5
 """How deep workflows may run workflows; this also ends a circle of them."""
 
+AfterTask = Callable[[int, dict[str, Any]], Awaitable[None]]
+"""Told how many tasks are done, and the state they made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -30,27 +35,10 @@ class Frame:
 
     outer: tuple[str, ...] = ()
     groups: Mapping[str, Any] | None = None
-
-
-async def run_workflow(
-    workflow: Mapping[str, Any], payload: Mapping[str, Any], ctx: RunContext
-) -> RunResult:
-    """Runs one workflow as a run of its own; its state is the workflow's outputs.
-
-    Raises:
-        MachinaError: the store or the log is not available; a `RunError` is in the result instead.
-    """
-    started = ctx.doors.now()
-    outcome = await walk_workflow(workflow, payload, ctx, Frame())
-    result = await make_result(outcome.outputs, outcome.outputs, ctx.text, outcome.error)
-    await ctx.doors.step(
-        {
-            "name": read_name(workflow, Kind.WORKFLOW),
-            "status": result.status,
-            "execution_time": round(ctx.doors.now() - started, 3),
-        }
-    )
-    return result
+    after_task: AfterTask | None = None
+    start_at: int = 0
+    state: dict[str, Any] | None = None
+    """What the tasks before `start_at` made in an earlier attempt; None: start from the payload."""
 
 
 async def walk_workflow(
@@ -76,17 +64,17 @@ class _Walk:
         self._state: dict[str, Any] = {}
         self._failed_task: str | None = None
         layers = (workflow.context_variables, frame.groups or {})
+        self._is_debugged = is_debugged(layers)
         credentials = Credentials(layers, ctx.secrets)
         self._tasks = TaskWalk(ctx, workflow.name, credentials, self._run_inner)
 
     async def run(self, payload: Mapping[str, Any]) -> WorkflowOutcome:
         error: RunError | None = None
         try:
-            self._state = {**payload, **await self._inputs(payload)}
-            for raw in self._workflow.tasks:
-                await self._task(raw)
+            await self._walk(payload)
         except RunError as failure:
             locate(failure, self._workflow.name)
+            self._ctx.seal(failure)
             log.warning(
                 "workflow.failed",
                 workflow=failure.workflow,
@@ -96,6 +84,18 @@ class _Walk:
             )
             error = failure
         return await self._conclude(error)
+
+    async def _walk(self, payload: Mapping[str, Any]) -> None:
+        frame = self._frame
+        if frame.state is None:
+            self._state = {**payload, **await self._inputs(payload)}
+        else:
+            self._state = dict(frame.state)
+        tasks = self._workflow.tasks
+        for done, raw in enumerate(tasks[frame.start_at :], start=frame.start_at + 1):
+            await self._task(raw)
+            if frame.after_task is not None and done < len(tasks):
+                await frame.after_task(done, self._state)
 
     async def _inputs(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Computed inputs are evaluated on the payload; declared ones are taken from it."""
@@ -111,10 +111,13 @@ class _Walk:
 
     async def _task(self, raw: Authored) -> None:
         name = read_name(raw, "task")
+        started = self._ctx.doors.now()
+        trace = Trace()
         try:
-            await self._tasks.walk(Task.read(raw), self._state)
+            ran = await self._tasks.walk(Task.read(raw), self._state, trace)
         except RunError as error:
             locate(error, self._workflow.name, name)
+            self._note(raw, started, "failed", trace, error=self._ctx.seal(error))
             if raw.get("continue_on_error") is not True:
                 self._failed_task = name
                 raise
@@ -126,6 +129,28 @@ class _Walk:
                 error=error.message,
                 continues=True,
             )
+        else:
+            self._note(raw, started, "executed" if ran else "skipped", trace)
+
+    def _note(
+        self,
+        raw: Authored,
+        started: float,
+        status: str,
+        trace: Trace,
+        error: RunError | None = None,
+    ) -> None:
+        """Adds the task to the run's log; a skipped one with the condition that did not hold."""
+        condition = raw.get("condition", raw.get("when")) if status == "skipped" else None
+        self._ctx.tasks.add(
+            self._workflow.name,
+            (read_text(raw, "type") or "", read_name(raw, "task")),
+            status,
+            self._ctx.doors.now() - started,
+            error=error,
+            condition=condition,
+            trace=trace if self._is_debugged else None,
+        )
 
     async def _conclude(self, error: RunError | None) -> WorkflowOutcome:
         """A failed workflow gives outputs too: of the state it reached."""
@@ -134,20 +159,28 @@ class _Walk:
         where = f"{self._where}, outputs"
         try:
             await evaluate_block(self._ctx, self._workflow.outputs, scope, where, into=outputs)
-        except BudgetExceeded as blown:
+            blown = refuse_deep(outputs, self._where)
+        except BudgetExceeded as raised:
+            blown = raised
+        if blown is not None:
             locate(blown, self._workflow.name)
             error = error or blown
         return WorkflowOutcome.of(outputs, error, self._failed_task)
 
     async def _run_inner(self, name: str, payload: Mapping[str, Any]) -> WorkflowOutcome:
         """Runs another workflow inside this one; see `RunWorkflow`."""
+        raw = await self._ctx.doors.definition(Kind.WORKFLOW, name)
+        if raw is None and name in OPERATIONS:
+            if name == "vault-update":
+                self._ctx.redactor.learn(str(payload.get("name")), payload.get("value"))
+            return WorkflowOutcome.of(await self._ctx.doors.operate(name, payload))
         outer = (*self._frame.outer, self._workflow.name)
         if len(outer) > MAX_DEPTH:
             raise BudgetExceeded(
                 f"Workflows may run workflows {MAX_DEPTH} deep, not "
                 f"{' → '.join((*outer, name))}; does one of them run itself?"
             )
-        raw = await self._ctx.doors.definition(Kind.WORKFLOW, name)
         if raw is None:
             raise DefinitionMissing(f"The workflow '{name}' is not installed; install it.")
-        return await walk_workflow(raw, payload, self._ctx, Frame(outer, self._frame.groups))
+        frame = replace(self._frame, outer=outer, after_task=None, start_at=0, state=None)
+        return await walk_workflow(raw, payload, self._ctx, frame)

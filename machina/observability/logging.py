@@ -17,9 +17,9 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
+from machina.observability.redaction import MASK, mask_known
 from machina.settings import Settings
 
-MASK: Final = "***"
 _SECRET_NAMES: Final = re.compile(
     r"(?:^|_)(?:api_?key|authorization|cookie|passwd|password|secret|token)$", re.IGNORECASE
 )
@@ -69,6 +69,7 @@ def configure(settings: Settings, *, process: str, stream: TextIO | None = None)
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             mask_secrets,
+            mask_known,
             *_renderers(plain, stream or sys.stderr),
         ],
     )

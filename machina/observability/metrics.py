@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from machina.observability.families import OPEN, Families, Family
 from machina.observability.sharing import Share
 
-KINDS: Final = ("agent", "workflow", "task")
+KINDS: Final = ("agent", "workflow", "task", "skill")
 OUTCOMES: Final = ("executed", "failed", "cancelled", "timeout")
 QUEUES: Final = ("streaming_priority", "high_priority", "normal_priority", "low_priority")
 LEFT: Final = ("drain", "log_lost", "store_lost", "fenced")
@@ -33,7 +33,8 @@ OPENINGS: Final = ("start", "join", "resume", "replay")
 ENDINGS: Final = ("done", "client_gone", "client_not_reading", "draining", "too_old", "broken")
 BREAKERS: Final = ("agent_streaming",)
 STATES: Final = ("closed", "open", "half-open")
-PROCESSES: Final = ("api", "worker")
+PROCESSES: Final = ("api", "worker", "scheduler")
+TICKS: Final = ("fired", "skipped", "missed", "failed")
 CALLS: Final = ("insert", "get", "find", "count", "find_and_update", "update_many", "delete", "now")
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 """Methods that are counted by name; callers can invent any number of others."""
@@ -51,6 +52,8 @@ RUN_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_80
 """From a scripted answer to the limit of a background run."""
 ANSWER_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """From a health check to a synchronous call that waited for its run."""
+LATE_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600, 86_400)
+"""From the grain of a look at the schedules to the longest that is made up for."""
 LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
 """From the grain of a timer to what the watchdog reports."""
 
@@ -168,6 +171,22 @@ class StreamMetrics:
         )
 
 
+class ScheduleMetrics:
+    """Due times of schedules, each counted by the process that dealt with it."""
+
+    def __init__(self, make: Families) -> None:
+        self.ticks = make.counter(
+            "machina_schedule_ticks_total",
+            "Due times of schedules, by what became of them.",
+            outcome=TICKS,
+        )
+        self.late_seconds = make.histogram(
+            "machina_schedule_late_seconds",
+            "From a due time to the record of its run.",
+            LATE_SECONDS,
+        )
+
+
 class ProcessMetrics:
     """The processes themselves and what they lean on."""
 
@@ -219,6 +238,7 @@ class Metrics:
         self.runs = RunMetrics(make)
         self.log = LogMetrics(make)
         self.streams = StreamMetrics(make)
+        self.schedules = ScheduleMetrics(make)
         self.process = ProcessMetrics(make)
         self.catalogue: tuple[Family, ...] = tuple(make.made)
         self._share = share

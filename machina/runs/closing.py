@@ -84,6 +84,17 @@ def error_metadata(run: Run, outcome: Outcome) -> dict[str, Any]:
     return metadata
 
 
+def error_named(outcome: Outcome) -> dict[str, Any]:
+    """The error of a run that has one: code, message, and where it came up."""
+    return {"code": outcome.code, "message": outcome.message} | error_place(outcome)
+
+
+def error_place(outcome: Outcome) -> dict[str, Any]:
+    """The workflow and the task in which an error came up, as far as they are known."""
+    places = {"workflow": outcome.workflow, "task": outcome.task}
+    return {name: place for name, place in places.items() if place is not None}
+
+
 def failure(error: errors.RunError, *, content: str = "") -> Outcome:
     """The outcome of a run that an error ended."""
     timed_out = isinstance(error, errors.DeadlineExceeded)
@@ -111,7 +122,7 @@ def _done_metadata(run: Run, outcome: Outcome, text: str) -> dict[str, Any]:
     if outcome.document_id is not None:
         metadata["document_id"] = outcome.document_id
     if outcome.code is not None:
-        metadata["error"] = {"code": outcome.code, "message": outcome.message}
+        metadata["error"] = error_named(outcome)
     for key in ("state", "objects"):
         if len(encode_json(metadata)) <= MAX_EVENT_BYTES:
             break

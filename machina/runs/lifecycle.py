@@ -40,6 +40,10 @@ class RunRequest:
     thread_id: str | None = None
     idempotency: str | None = None
     fingerprint: str | None = None
+    generation: int = 0
+    """One more than that of the run which schedules this one."""
+    may_administer: bool = True
+    """False for a client's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,8 @@ class Runs:
             thread_reserved=request.thread_id is None,
             idempotency=request.idempotency,
             fingerprint=request.fingerprint,
+            generation=request.generation,
+            may_administer=request.may_administer,
         )
 
     async def _enqueue(self, run: Run) -> None:

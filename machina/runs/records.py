@@ -6,7 +6,7 @@ only the holder of its current attempt ends it or gives it back. Doing it twice 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +43,20 @@ class RunRecords:
 
     async def count(self, query: Query) -> int:
         return await self._runs.count(query)
+
+    async def last_of(self, project: str, target_ids: Sequence[str]) -> dict[str, datetime]:
+        """When each of these agents or workflows was last asked to run; never is left out."""
+        last: dict[str, datetime] = {}
+        for target_id in target_ids:
+            newest = await self._runs.find(
+                {"project": project, "target_id": target_id},
+                sort=(("created", -1),),
+                limit=1,
+                fields=("created",),
+            )
+            if newest:
+                last[target_id] = newest[0]["created"]
+        return last
 
     async def claim(self, run_id: RunId, holder: str, now: datetime) -> Run | None:
         """Makes `holder` the one that executes or closes the run: the next attempt is its own.
@@ -162,7 +176,10 @@ def _progress(run: Run) -> dict[str, Any]:
     return {
         "steps": [dict(step) for step in run.steps],
         "total_workflows": run.total_workflows,
+        "thread_reserved": run.thread_reserved,
         "tokens": dict(run.tokens),
+        "tasks": list(run.tasks),
+        "may_have_repeated": list(run.may_have_repeated),
     }
 
 

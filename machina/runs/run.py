@@ -40,12 +40,13 @@ TRANSITIONS: Final[dict[RunStatus, frozenset[RunStatus]]] = {
 }
 """Legal transitions. Only the holder of a run's attempt ends it, hence from `running`."""
 
-RunKind = Literal["agent", "workflow", "task"]
+RunKind = Literal["agent", "workflow", "task", "skill"]
 
 _PUBLIC: Final[dict[RunKind, dict[RunStatus, str]]] = {
     "agent": {RunStatus.EXECUTED: "agent-executed"},
     "workflow": {},
     "task": {},
+    "skill": {},
 }
 
 
@@ -97,9 +98,18 @@ class Checkpoint:
     state: dict[str, Any]
     content: str
     """Text already said that still stands."""
+    task_index: int = 0
+    """In a run that is one workflow: how many of its tasks are finished."""
+    has_files: bool = False
+    """Scripts wrote files that the rest of the run may read: without them it starts over."""
 
     def to_record(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Checkpoint:
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in record.items() if k in known})
 
 
 @dataclass(slots=True)
@@ -141,6 +151,14 @@ class Run:
     total_workflows: int = 0
     steps: list[dict[str, Any]] = field(default_factory=list)
     tokens: dict[str, int] = field(default_factory=dict)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    """The log of its tasks, see `engine/task_log.py`."""
+    may_have_repeated: list[dict[str, str]] = field(default_factory=list)
+    """`{workflow, task}` with side effects that an attempt began and a later one executed."""
+    generation: int = 0
+    """How many runs, each scheduling the next, led to this one."""
+    may_administer: bool = True
+    """Whether it may change secrets; False for a run that a client's key started."""
     idempotency: str | None = None
     fingerprint: str | None = None
 
@@ -178,7 +196,7 @@ class Run:
             "queue": Queue(record["queue"]),
         }
         if values.get("checkpoint"):
-            values["checkpoint"] = Checkpoint(**values["checkpoint"])
+            values["checkpoint"] = Checkpoint.from_record(values["checkpoint"])
         if values.get("outcome"):
             values["outcome"] = Outcome.from_record(values["outcome"])
         return cls(**values)

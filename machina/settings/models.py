@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from machina.settings.urls import require_scheme
@@ -27,7 +29,20 @@ class ModelSettings(BaseModel):
         "gpt-4o-mini",
         min_length=1,
         validation_alias="MACHINA_MODEL",
-        description="Model used where a template names none.",
+        description="Model of prompts that were not written for the provider's own models.",
+    )
+    embedding_model: str = Field(
+        "text-embedding-3-small",
+        min_length=1,
+        validation_alias="MACHINA_EMBEDDING_MODEL",
+        description="Embedding model of the OpenAI-compatible provider.",
+    )
+    model_routes: Path | None = Field(
+        None,
+        validation_alias="MACHINA_MODEL_ROUTES",
+        examples=["/etc/machina/models.yml"],
+        description="File that says which provider and model stand in for a template's; "
+        "see docs/models.md.",
     )
     model_first_token_seconds: float = Field(
         30,

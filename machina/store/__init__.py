@@ -12,6 +12,7 @@ from machina.errors import SettingsInvalid
 from machina.ids import make_mint
 from machina.settings import Settings
 from machina.store.base import Backend
+from machina.store.blobs import BlobStore
 from machina.store.definitions import DefinitionStore
 from machina.store.documents import DocumentStore
 from machina.store.embedded import open_embedded
@@ -19,6 +20,9 @@ from machina.store.keys import KeyStore
 from machina.store.leases import LeaseStore
 from machina.store.measured import MeasuredBackend
 from machina.store.mongo import open_mongo
+from machina.store.schedules import ScheduleStore
+from machina.store.secrets import SecretStore
+from machina.vault import make_vault
 
 if TYPE_CHECKING:  # a command that is not measured need not load what measures
     from machina.observability.metrics import Metrics
@@ -60,6 +64,9 @@ class Store:
     documents: DocumentStore
     keys: KeyStore
     leases: LeaseStore
+    schedules: ScheduleStore
+    secrets: SecretStore
+    blobs: BlobStore
 
     async def now(self) -> datetime:
         """The store's own clock, by which leases and deadlines are measured."""
@@ -69,6 +76,7 @@ class Store:
 @asynccontextmanager
 async def open_store(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[Store]:
     """The store that the settings name, timed in `metrics`; `open_backend` says what is raised."""
+    vault = make_vault(settings.vault_key.get_secret_value() if settings.vault_key else None)
     mint = make_mint()
     async with open_backend(settings) as opened:
         backend = (
@@ -77,7 +85,10 @@ async def open_store(settings: Settings, metrics: Metrics | None = None) -> Asyn
         yield Store(
             backend=backend,
             definitions=DefinitionStore(backend, mint),
-            documents=DocumentStore(backend, mint),
+            documents=DocumentStore(backend, mint, vector_index=settings.atlas_vector_index),
             keys=KeyStore(backend),
             leases=LeaseStore(backend),
+            schedules=ScheduleStore(backend),
+            secrets=SecretStore(backend, mint, vault),
+            blobs=BlobStore(backend, mint),
         )

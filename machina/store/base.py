@@ -45,6 +45,9 @@ class QueryRefused(Invalid):
 class Collection(Protocol):
     """Records of one kind. Every call raises `StoreDown` when the store does not answer."""
 
+    upserts_once: bool
+    """Whether upserts that happen at once and see nothing add one record, not one each."""
+
     async def insert(self, record: Record) -> None:
         """Adds a record.
 
@@ -69,6 +72,14 @@ class Collection(Protocol):
 
         Raises:
             QueryRefused: the query is not allowed, or took too long.
+        """
+
+    async def nearest(
+        self, query: Query, path: str, vector: bytes, *, index: str, limit: int
+    ) -> list[tuple[str, float]] | None:
+        """Ids and cosines of the matches most like a vector, the best first, by a vector index.
+
+        None when this backend has no vector indexes, or cannot decide this query with one.
         """
 
     async def count(self, query: Query) -> int:

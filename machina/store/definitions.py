@@ -1,4 +1,4 @@
-"""Agents, workflows, prompts, connectors and mappings: kept as authored, found by name or id.
+"""Agents, workflows, prompts, connectors, mappings, skills: kept as authored, found by name or id.
 
 A stored definition is `{_id, project, name, status?, created, updated, revision, body}`. `body` is
 what the author wrote, untouched: keys with `$` and dots included. What is returned is the body with
@@ -18,13 +18,14 @@ from machina.ids import ObjectIdMint, is_object_id
 from machina.store.base import Backend, Collection, Duplicate, Query, Record, Sort
 from machina.store.filters import find_page, rename_sort, rewrite_query, scoped
 
-Kind = Literal["agent", "workflow", "prompt", "connector", "mapping"]
+Kind = Literal["agent", "workflow", "prompt", "connector", "mapping", "skill"]
 _COLLECTIONS: Final[Mapping[Kind, str]] = {
     "agent": "agents",
     "workflow": "workflows",
     "prompt": "prompts",
     "connector": "connectors",
     "mapping": "mappings",
+    "skill": "skills",
 }
 _OURS: Final = ("_id", "project", "created", "updated")
 """Fields that an author cannot set."""
@@ -74,12 +75,37 @@ class DefinitionStore:
         Raises:
             Invalid: without a usable name.
         """
+        return await self._save(project, kind, definition, {})
+
+    async def install(
+        self, project: str, kind: Kind, definition: Mapping[str, Any], *, status: str | None
+    ) -> tuple[str, bool]:
+        """Like `save`, for a definition out of a template, which may say no status of its own.
+
+        Args:
+            status: What counts then, until somebody sets one: that one survives installations.
+
+        Raises:
+            Invalid: without a usable name.
+        """
+        if status is None or "status" in definition:
+            return await self._save(project, kind, definition, {})
+        named = {"project": project, "name": _name_of(definition)}
+        found = await self._of(kind).find(named, limit=1)
+        if found and "status" in found[0]["body"]:
+            kept = {**definition, "status": found[0].get("status")}
+            return await self._save(project, kind, kept, {})
+        return await self._save(project, kind, definition, {"status": status})
+
+    async def _save(
+        self, project: str, kind: Kind, definition: Mapping[str, Any], more: dict[str, Any]
+    ) -> tuple[str, bool]:
         now = await self._backend.now()
         fresh_id = self._mint(now.timestamp())
         saved = await self._of(kind).find_and_update(
             {"project": project, "name": _name_of(definition)},
             {
-                "$set": _fields(definition) | {"updated": now},
+                "$set": _fields(definition) | more | {"updated": now},
                 "$setOnInsert": {"_id": fresh_id, "created": now},
                 "$inc": {"revision": 1},
             },

@@ -98,6 +98,8 @@ class EmbeddedBackend:
 class EmbeddedCollection:
     """A `Collection` whose every call is one job on a thread; see there for what each does."""
 
+    upserts_once = True
+
     def __init__(self, table: Table, lanes: _Lanes) -> None:
         self._table = table
         self._lanes = lanes
@@ -122,6 +124,11 @@ class EmbeddedCollection:
         return await lane.run(
             lambda connection: Scan(self._table, query, sort).find(connection, skip, limit, fields)
         )
+
+    async def nearest(
+        self, query: Query, path: str, vector: bytes, *, index: str, limit: int
+    ) -> list[tuple[str, float]] | None:
+        return None
 
     async def count(self, query: Query) -> int:
         return await self._lanes.scanning.run(

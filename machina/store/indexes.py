@@ -32,17 +32,23 @@ class Index:
 _BY_NAME: Final = (Index(("project", "name"), unique=True),)
 
 COLLECTIONS: Final[Mapping[str, tuple[Index, ...]]] = {
-    "agents": _BY_NAME,
+    # By date of change: a scheduler asks every few seconds what is new.
+    "agents": (*_BY_NAME, Index(("updated",))),
     "workflows": _BY_NAME,
     "prompts": _BY_NAME,
     "connectors": _BY_NAME,
     "mappings": _BY_NAME,
+    "skills": _BY_NAME,
+    # What was installed from where; the name is the place and the directory in it.
+    "templates": _BY_NAME,
+    "claims": (),
     "documents": (Index(("project",)), Index(("project", "name"))),
     "runs": (
         Index(("status", "wake_at", "queue_deadline")),
         Index(("status", "published")),
         Index(("worker", "status", "cancel_requested")),
         Index(("project", "kind", "created", "principal")),
+        Index(("project", "target_id", "created")),
         # The key is a hash over its scope, so it is looked up without the project.
         Index(("idempotency", "project"), unique=True),
     ),
@@ -50,7 +56,13 @@ COLLECTIONS: Final[Mapping[str, tuple[Index, ...]]] = {
     # A key says which project a caller belongs to, so it is found before any project is known.
     "keys": (Index(("prefix",), unique=True), Index(("project",))),
     "secrets": _BY_NAME,
-    "schedules": _BY_NAME,
+    "blobs": (Index(("blob", "number")), Index(("expires",))),
+    "schedules": (
+        *_BY_NAME,
+        Index(("wake_at",)),
+        Index(("agent_id",)),
+        Index(("project", "target")),
+    ),
 }
 
 

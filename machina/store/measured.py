@@ -33,6 +33,7 @@ class _MeasuredCollection:
     def __init__(self, collection: Collection, seconds: Histogram) -> None:
         self._collection = collection
         self._seconds = seconds
+        self.upserts_once = collection.upserts_once
 
     async def insert(self, record: Record) -> None:
         with self._seconds.labels("insert").time():
@@ -55,6 +56,12 @@ class _MeasuredCollection:
             return await self._collection.find(
                 query, sort=sort, skip=skip, limit=limit, fields=fields
             )
+
+    async def nearest(
+        self, query: Query, path: str, vector: bytes, *, index: str, limit: int
+    ) -> list[tuple[str, float]] | None:
+        with self._seconds.labels("nearest").time():
+            return await self._collection.nearest(query, path, vector, index=index, limit=limit)
 
     async def count(self, query: Query) -> int:
         with self._seconds.labels("count").time():

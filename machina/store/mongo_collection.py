@@ -20,6 +20,7 @@ from machina.store.mongo_errors import ServerRefused
 from machina.store.mongo_plans import Filter, may_insert, plan_update
 from machina.store.mongo_scans import Scan
 from machina.store.mongo_values import UNIQUE, Converter, converted, is_id
+from machina.store.mongo_vectors import find_nearest
 from machina.store.ordering import check_field
 from machina.store.paths import project, split_path
 
@@ -46,6 +47,8 @@ class MongoBackend:
 
 class MongoCollection:
     """A `Collection`; see there for what each call does."""
+
+    upserts_once = False
 
     def __init__(self, name: str, connection: Connection) -> None:
         self._name = name
@@ -79,6 +82,11 @@ class MongoCollection:
             return [found.record for found in await scan.find(skip, limit)]
         found = await scan.find(skip, limit, tops=[path[0] for path in paths])
         return [project(item.record, paths) for item in found]
+
+    async def nearest(
+        self, query: Query, path: str, vector: bytes, *, index: str, limit: int
+    ) -> list[tuple[str, float]] | None:
+        return await find_nearest(self._documents, query, path, vector, index=index, limit=limit)
 
     async def count(self, query: Query) -> int:
         return await Scan(self._documents, query).count()

@@ -134,6 +134,12 @@ class Documents:
         )
         return await decode_all(rows)
 
+    async def aggregate(self, pipeline: Sequence[Filter]) -> list[RawBSONDocument]:
+        """What a pipeline gives, undecoded."""
+        return await self._call(
+            lambda: self._collection.aggregate(pipeline, maxTimeMS=_QUERY_MS).to_list(None)
+        )
+
     async def batches(
         self, filter: Filter, keys: Keys
     ) -> AsyncGenerator[list[RawBSONDocument], None]:

@@ -31,7 +31,7 @@ _LOGIN_CODES: Final = (13, 18, 8000)
 _CONFLICT_CODES: Final = (85, 86)
 _REFUSAL_CODES: Final = frozenset(
     (2, 9, 14, 15, 28, 40, 52, 53, 54, 55, 56, 57, 66, 115, 238, 10334, 17280, 17419, 17420)
-)
+) | {31082, 40324, 6047401}  # no search on this server; no such stage
 """The request itself cannot be done: bad value or type, path or field, too deep or too large,
 or something that this server does not do at all."""
 _REASONS: Final[tuple[tuple[type[PyMongoError], str], ...]] = (

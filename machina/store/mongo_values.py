@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 import bson
+from bson.binary import Binary
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
@@ -23,12 +24,14 @@ from machina.errors import Invalid
 from machina.store.base import Record
 from machina.store.indexes import COLLECTIONS, indexed_fields, require_single
 from machina.store.values import MAX_DEPTH, as_utc, sound_text
+from machina.store.vectors import Vector
 
 VERSION: Final = "%v"
 _BYTES: Final = "%bytes"
 _ESCAPE: Final = b"%"
 _SINGLE: Final = frozenset((int, float, datetime, bytes))
 _INT64: Final = range(-(2**63), 2**63)
+_VECTOR_SUBTYPE: Final = 9
 INDEXED: Final = {name: indexed_fields(name) for name in COLLECTIONS}
 """The fields of each collection that some index holds."""
 UNIQUE: Final = {
@@ -130,7 +133,9 @@ class Converter:
         if isinstance(value, datetime):
             return as_utc(value)
         if isinstance(value, bytes):
-            return value if self._has_bytes else {_BYTES: b64encode(value).decode("ascii")}
+            if not self._has_bytes:
+                return {_BYTES: b64encode(value).decode("ascii")}
+            return Binary(value, _VECTOR_SUBTYPE) if isinstance(value, Vector) else value
         if isinstance(value, str):
             return sound_text(str(value))
         raise Invalid(f"The store keeps no value of type {type(value).__name__} ({where}).")

@@ -9,8 +9,8 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -69,6 +69,8 @@ class Seat:
     """Whether the lease is fresh: while it is not, nothing may be written to a log."""
     supervisor: Supervisor
     metrics: Metrics | None = None
+    presence: dict[str, Any] = field(default_factory=dict)
+    """What the row of this worker says about it; what the crew adds is there from the start."""
 
 
 ExecuteFactory = Callable[[Seat], AbstractAsyncContextManager[Crew]]
@@ -124,9 +126,10 @@ class _WorkerProcess:
         self._metrics = metrics
         self._supervisor = Supervisor(metrics=metrics)
         self._crew: Crew | None = None
+        self._presence = presence(queues, threads)
         self._keeper = LeaseKeeper(
             open_leases or functools.partial(_open_leases, settings),
-            presence(queues, threads),
+            self._presence,
             mint=_mint_worker_id,
             lease_seconds=settings.lease_seconds,
             on_registered=_on_loop(loop, self._hold_as),
@@ -134,7 +137,13 @@ class _WorkerProcess:
         )
 
     async def run(self, execute_factory: ExecuteFactory, stop: asyncio.Event) -> None:
-        seat = Seat(self._settings, self._keeper.is_fresh, self._supervisor, self._metrics)
+        seat = Seat(
+            self._settings,
+            self._keeper.is_fresh,
+            self._supervisor,
+            self._metrics,
+            self._presence,
+        )
         try:
             async with execute_factory(seat) as self._crew:
                 await self._work(self._crew, stop)

@@ -15,11 +15,9 @@ from typing import Final, TypeVar
 
 import structlog
 
-from machina.definitions import Agent
-from machina.engine import RunContext, RunResult, run_agent, run_workflow
+from machina.engine import RunContext, RunResult
 from machina.errors import (
     DeadlineExceeded,
-    DefinitionMissing,
     Fenced,
     InternalError,
     RunError,
@@ -29,12 +27,14 @@ from machina.errors import (
 from machina.eventlog.answers import Answer, AppendRefused
 from machina.eventlog.writer import AttemptLog
 from machina.ids import RunId
+from machina.observability.redaction import watch
 from machina.runs.attempts import Attempts, cancelled
 from machina.runs.closing import failure, first_event
 from machina.runs.reaper import exhausted
 from machina.runs.run import Outcome, Run, RunStatus
 from machina.runs.viewing import waited_too_long
 from machina.worker.interrupts import BY_ANSWER, SPENT, Interrupt
+from machina.worker.kinds import run_kind
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -43,6 +43,8 @@ RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 MakeContext = Callable[[Run, AttemptLog], RunContext]
 """What the engine works in: built by the worker for each attempt."""
+AreFilesHere = Callable[[RunId], Awaitable[bool]]
+"""Whether what the scripts of a run wrote can be read by a new attempt in this process."""
 
 
 class Execution:
@@ -55,11 +57,13 @@ class Execution:
         make_context: MakeContext,
         *,
         max_attempts: int,
+        are_files_here: AreFilesHere,
     ) -> None:
         self.run_id = run_id
         self._attempts = attempts
         self._make_context = make_context
         self._max_attempts = max_attempts
+        self._are_files_here = are_files_here
         self._reason: Interrupt | None = None
         self._engine: asyncio.Task[RunResult] | None = None
 
@@ -106,10 +110,19 @@ class Execution:
 
     async def _outcome(self, run: Run, attempt_log: AttemptLog) -> Outcome | None:
         """How the run ends; None when the attempt must be left to another."""
+        await self._check_files(run)
         await attempt_log.append(first_event(run))
         return self._settled(run, await self._attempts.clock()) or await self._execute(
             run, attempt_log
         )
+
+    async def _check_files(self, run: Run) -> None:
+        """Lets a run start over when the files that its checkpoint builds on are not here."""
+        kept = run.checkpoint
+        if kept is not None and kept.has_files and not await self._are_files_here(run.id):
+            log.warning("attempt.files_gone", workflow_index=kept.workflow_index)
+            run.checkpoint = None
+            run.tasks.clear()
 
     def _settled(self, run: Run, now: datetime) -> Outcome | None:
         """How the run ends without being executed, if that is already clear."""
@@ -125,6 +138,7 @@ class Execution:
 
     async def _execute(self, run: Run, attempt_log: AttemptLog) -> Outcome | None:
         context = self._make_context(run, attempt_log)
+        watch(context.redactor)
         left = (run.deadline - await self._attempts.clock()).total_seconds() if run.deadline else 0
         clock = asyncio.get_running_loop().call_later(
             max(left, 0.0), self.interrupt, Interrupt.TIMEOUT
@@ -181,33 +195,15 @@ class Execution:
 
     async def _run_engine(self, run: Run, context: RunContext) -> RunResult:
         try:
-            definition = await context.doors.definition(run.kind, run.target_name)
-            if definition is None:
-                raise DefinitionMissing(
-                    f"The {run.kind} '{run.target_name}' is not installed any more; "
-                    "install it again."
-                )
-            checkpoint = run.checkpoint
-            run.steps = run.steps[: checkpoint.workflow_index] if checkpoint else []
-            if run.kind == "workflow":
-                run.total_workflows = 1
-                return await run_workflow(definition, run.inputs, context)
-            run.total_workflows = Agent.read(definition).total_workflows
-            return await run_agent(
-                definition,
-                run.inputs,
-                context,
-                start_at=checkpoint.workflow_index if checkpoint else 0,
-                state=checkpoint.state if checkpoint else None,
-            )
+            return await run_kind(run, context)
         except RunError as error:
-            return RunResult.failed(error, content=context.text)
+            return RunResult.failed(error, context)
         except (AppendRefused, Fenced, StoreDown):
             raise
         except Exception:  # a defect of ours must end this run, not this worker
             log.exception("run.defect")
             defect = InternalError("The server failed inside; its log has the details.")
-            return RunResult.failed(defect, content=context.text)
+            return RunResult.failed(defect, context)
 
     async def _finish(self, run: Run, outcome: Outcome, attempt_log: AttemptLog) -> None:
         try:

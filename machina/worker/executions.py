@@ -10,7 +10,7 @@ import structlog
 from machina.errors import StoreDown
 from machina.ids import RunId
 from machina.runs.attempts import Attempts
-from machina.worker.execute import Execution, MakeContext
+from machina.worker.execute import AreFilesHere, Execution, MakeContext
 from machina.worker.interrupts import Interrupt
 
 log = structlog.get_logger(__name__)
@@ -26,11 +26,13 @@ class Executions:
         *,
         holder: Callable[[], str],
         max_attempts: int,
+        are_files_here: AreFilesHere,
     ) -> None:
         self._attempts = attempts
         self._make_context = make_context
         self._holder = holder
         self._max_attempts = max_attempts
+        self._are_files_here = are_files_here
         self._running: dict[RunId, Execution] = {}
 
     async def execute(self, run_id: RunId) -> None:
@@ -38,7 +40,11 @@ class Executions:
         if run_id in self._running:
             return
         execution = self._running[run_id] = Execution(
-            run_id, self._attempts, self._make_context, max_attempts=self._max_attempts
+            run_id,
+            self._attempts,
+            self._make_context,
+            max_attempts=self._max_attempts,
+            are_files_here=self._are_files_here,
         )
         try:
             await execution.run(self._holder())
@@ -46,6 +52,10 @@ class Executions:
             log.warning("run.not_claimed", run_id=run_id, error=down.message)
         finally:
             del self._running[run_id]
+
+    def is_running(self, run_id: RunId) -> bool:
+        """Whether an attempt of this run is in flight here."""
+        return run_id in self._running
 
     def cancel(self, run_id: RunId) -> None:
         """Cancels a run if it is in flight here."""

@@ -68,7 +68,20 @@ async def test_a_ready_process_says_what_it_checked(nobody: httpx.AsyncClient) -
         "tasks": True,
         "store": True,
         "log": True,
+        "scripts": [],
     }
+
+
+async def test_readiness_says_once_how_workers_shut_scripts_in(
+    api: Api, nobody: httpx.AsyncClient
+) -> None:
+    shut = {"enabled": True, "level": 2, "name": "landlock", "network": "open", "not_stopped": []}
+    for worker in ("w1", "w2"):
+        await api.resources.store.leases.register(worker, {"scripts": shut | {"python": "/x"}})
+    await api.resources.store.leases.register("w3", {"scripts": {"enabled": False}})
+    await api.resources.store.leases.register("w4", {})
+    answer = await nobody.get("/system/readiness")
+    assert answer.json()["data"]["scripts"] == [shut, {"enabled": False}]
 
 
 async def test_a_draining_process_is_not_ready(api: Api, nobody: httpx.AsyncClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -44,18 +45,63 @@ def test_schema_is_reduced_when_it_uses_what_some_providers_refuse() -> None:
     assert response_format(schema)["json_schema"]["schema"] == {
         "type": "object",
         "required": ["title"],
+        "additionalProperties": False,
         "properties": {
-            "title": {"type": "string", "description": "d"},
+            "title": {"type": "string", "description": "d (maxLength 9)"},
             "format": {
                 "anyOf": [
-                    {"type": "object", "properties": {"a": {"type": "integer"}}},
+                    {
+                        "type": "object",
+                        "properties": {"a": {"type": "integer"}},
+                        "additionalProperties": False,
+                    },
                     {"type": "null"},
                 ]
             },
-            "list": {"type": "array", "items": {"type": "number"}},
+            "list": {
+                "type": "array",
+                "description": "minItems 1",
+                "items": {"type": "number", "description": "minimum 0"},
+            },
             "one": {"anyOf": [{"type": "null"}, {"enum": [{"title": "kept"}]}]},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("schema", "reduced"),
+    [
+        ({"type": "string", "format": "x-odd"}, {"type": "string", "description": "format x-odd"}),
+        ({"type": "OBJECT"}, {"type": "object"}),
+        ({"type": ["string", "null"], "enum": ["a", None]},
+         {"anyOf": [{"type": "string", "enum": ["a"]}, {"type": "null"}]}),
+        ({"type": "string", "nullable": True}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        ({"type": "number", "required": True, "minimum": "0"}, {"type": "number"}),
+        ({"$ref": "https://evil.example.test/s.json"}, {}),
+        ({"type": "object", "additionalProperties": {"type": "string", "minLength": 2}},
+         {"type": "object",
+          "additionalProperties": {"type": "string", "description": "minLength 2"}}),
+        ({"type": "object", "properties": {"a": True}, "additionalProperties": True},
+         {"type": "object", "properties": {"a": True}, "additionalProperties": True}),
+        ({"type": "object", "properties": {}}, {"type": "object", "properties": {}}),
+        ({"type": "string", "pattern": "a" * 200}, {"type": "string"}),
+    ],
+)  # fmt: skip
+def test_schema_is_one_that_providers_take_when_the_authors_is_odd(
+    schema: dict[str, Any], reduced: dict[str, Any]
+) -> None:
+    assert response_format(schema)["json_schema"]["schema"] == reduced
+
+
+def test_schema_is_bounded_when_the_authors_is_endless() -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(2_000):
+        deep = {"type": "object", "properties": {"a": deep}}
+    wide: dict[str, Any] = {
+        "properties": {f"p{n}": {"properties": {"x": {}}} for n in range(20_000)}
+    }
+    assert len(json.dumps(response_format(deep))) < 20_000
+    assert len(json.dumps(response_format(wide))) < 2_000_000
 
 
 def test_caller_keeps_the_original_when_the_schema_is_reduced() -> None:

@@ -30,7 +30,7 @@ def test_a_name_is_refused_when_it_breaks_the_rule(name: Any) -> None:
 
 
 def test_kinds_are_the_root_keys_of_files() -> None:
-    assert [*Kind] == ["agent", "workflow", "connector", "prompt", "mapping"]
+    assert [*Kind] == ["agent", "workflow", "connector", "prompt", "mapping", "skill"]
 
 
 @pytest.mark.parametrize(

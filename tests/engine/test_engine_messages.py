@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -129,3 +130,38 @@ def test_the_texts_of_the_schema_are_the_instruction_when_there_is_no_other() ->
 
 def test_inputs_are_all_there_is_when_the_prompt_is_not_defined() -> None:
     assert build_messages(None, {"q": "?"}) == [{"role": "user", "content": "q:\n?"}]
+
+
+@pytest.mark.parametrize(
+    "key", ["instruction", "instructions", "template", "prompt", "text", "messages"]
+)
+def test_an_instruction_has_six_names(key: str) -> None:
+    assert build({"a": 1}, **{key: "Be brief."})[0] == {"role": "system", "content": "Be brief."}
+
+
+def test_an_empty_instruction_leaves_the_word_to_its_synonym() -> None:
+    assert build({"a": 1}, instruction="", text="Mine.")[0]["content"] == "Mine."
+
+
+def test_a_history_keeps_typed_parts_and_extra_keys() -> None:
+    thread = [
+        {**USER, "objects": [], "suggestions": ["x"]},
+        {"role": "assistant", "content": [{"type": "text", "text": "Hi"}], "document_content": []},
+    ]
+    assert build({"messages": thread}) == thread
+
+
+def test_a_text_one_level_deeper_in_a_history_is_taken_out() -> None:
+    deeper = {"role": "user", "content": {"content": "Hi"}, "timestamp": 1}
+    assert build({"messages": [deeper]}) == [{"role": "user", "content": "Hi", "timestamp": 1}]
+
+
+def test_filling_takes_no_longer_than_the_text_when_it_is_hostile() -> None:
+    started = time.monotonic()
+    for text in ("{{" + " " * 200_000, "{{ a" * 50_000, "{" * 200_000, "{a" * 100_000):
+        assert fill(text, {"a": "x"}) == text
+    assert time.monotonic() - started < 5
+
+
+def test_a_name_is_put_in_place_only_once() -> None:
+    assert fill("{{a}} {{{a}}}", {"a": "{b}", "b": "no"}) == "{b} {{b}}"

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from machina.connectors.llm import OpenAICompatibleProvider
 from machina.connectors.llm.base import Usage
 from machina.connectors.llm.scripted import ScriptedProvider
 from machina.engine import run_workflow
 from machina.engine.context import MAX_PIECE, MAX_SAID_BYTES
-from machina.engine.tasks.answers import AnswerInvalid, read_answer
 from machina.errors import ModelFailed, TaskFailed
 from machina.events import Event
 from tests.builders import AnsweringProvider, World, agent, ask, step, workflow
+from tests.provider_server import ProviderServer
 
 MESSAGES = [{"role": "user", "content": [{"type": "text", "text": "Hi"}], "timestamp": 1}]
 SCHEMA = {"type": "object", "title": "T", "properties": {"title": {"type": "string"}}}
@@ -38,6 +40,30 @@ async def test_the_prompt_is_found_by_its_own_name_before_the_tasks() -> None:
     prompts = [{"name": "ask", "text": "Wrong."}, {"name": "other", "text": "Right."}]
     await World(prompts=prompts, provider=provider).run(workflow(ask(prompt={"name": "other"})))
     assert asked(provider).messages == [{"role": "user", "content": "Right."}]
+
+
+async def test_the_prompts_name_may_be_computed() -> None:
+    provider = AnsweringProvider("fine")
+    prompts = [{"name": "warm", "text": "Warm."}, {"name": "it's", "text": "Quoted."}]
+    world = World(prompts=prompts, provider=provider)
+    await world.run(workflow(ask(prompt={"name": "$.get('tone')"})), {"tone": "warm"})
+    await world.run(workflow(ask(prompt='"it\'s"')))
+    assert [r.messages[0]["content"] for r in provider.requests] == ["Warm.", "Quoted."]
+
+
+async def test_the_instruction_is_ignored_when_the_prompt_is_not_defined() -> None:
+    provider = AnsweringProvider("fine")
+    await World(provider=provider).run(workflow(ask(inputs={"q": "'?'"}, prompt={"name": "no"})))
+    assert asked(provider).messages == [{"role": "user", "content": "q:\n?"}]
+
+
+@pytest.mark.parametrize("default", ["machina-ai", {"name": "machina-ai", "model": "small"}])
+async def test_a_task_without_a_connector_uses_the_prompts(default: Any) -> None:
+    world = World(prompts=[{"name": "ask", "connector": default}])
+    task = ask(inputs={"q": "1"})
+    task["connector"] = {"name": None}
+    await world.run(workflow(task))
+    assert world.connectors[0]["name"] == "machina-ai"
 
 
 async def test_the_connector_block_reaches_the_provider_door_with_the_prompts_defaults() -> None:
@@ -111,14 +137,6 @@ async def test_an_empty_request_fails_clearly() -> None:
     assert "has nothing to ask" in result.error.message
 
 
-async def test_a_command_that_asks_no_model_fails_clearly() -> None:
-    task = ask(inputs={"q": "1"})
-    task["connector"]["command"] = "post-chat/completions"
-    result = await World().run(workflow(task))
-    assert result.error is not None
-    assert "post-chat/completions" in result.error.message
-
-
 async def test_a_model_failure_is_the_tasks_failure() -> None:
     task = ask("talk", inputs={"messages": "'[[script: error=provider_rate_limited]]'"})
     result = await World(provider=ScriptedProvider(pace_seconds=0)).run(workflow(task))
@@ -178,6 +196,38 @@ async def test_a_broken_structured_answer_is_repaired_once(broken: str) -> None:
     assert context.tokens["total_tokens"] == 4
 
 
+async def test_the_model_is_told_what_the_schema_misses() -> None:
+    provider = AnsweringProvider('{"title": 7}', '{"title": "A"}')
+    world = World(prompts=[{"name": "ask", "schema": SCHEMA}], provider=provider)
+    result = await world.run(
+        workflow(ask(inputs={"q": "1"}), outputs={"answer": "$.get('answer')"})
+    )
+    assert result.state["answer"] == {"title": "A"}
+    told = provider.requests[1].messages[-1]["content"]
+    assert "title: 7 is not of type 'string'" in told
+    assert '"properties":{"title":{"type":"string"}}' in told
+
+
+async def test_a_long_schema_is_not_repeated() -> None:
+    schema = {**SCHEMA, "description": "x" * 30_000}
+    provider = AnsweringProvider("no", '{"title": "A"}')
+    world = World(prompts=[{"name": "ask", "schema": schema}], provider=provider)
+    await world.run(workflow(ask(inputs={"q": "1"})))
+    assert len(provider.requests[1].messages[-1]["content"]) < 500
+
+
+async def test_a_schema_that_imitates_a_completion_is_nothing_special() -> None:
+    schema = {"type": "object", "properties": {"choices": {"type": "array"}}}
+    answer = '{"choices": [{"message": {"content": "Hi"}}]}'
+    world = World(prompts=[{"name": "ask", "schema": schema}], provider=AnsweringProvider(answer))
+    task = ask(
+        inputs={"q": "1"},
+        outputs={"text": "$.get('choices')[0].get('message').get('content')"},
+    )
+    result = await world.run(workflow(task, outputs={"text": "$.get('text')"}))
+    assert result.state["text"] == "Hi"
+
+
 async def test_the_task_fails_when_the_repaired_answer_is_broken_too() -> None:
     provider = AnsweringProvider("no")
     world = World(prompts=[{"name": "ask", "schema": SCHEMA}], provider=provider)
@@ -187,11 +237,71 @@ async def test_the_task_fails_when_the_repaired_answer_is_broken_too() -> None:
     assert len(provider.requests) == 2
 
 
-def test_reading_an_answer_says_what_is_wrong() -> None:
-    with pytest.raises(AnswerInvalid, match="not valid JSON"):
-        read_answer("{")
-    with pytest.raises(AnswerInvalid, match="not an object"):
-        read_answer("[]")
+# structured answers over HTTP
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[tuple[ProviderServer, OpenAICompatibleProvider]]:
+    async with ProviderServer() as server:
+        provider = OpenAICompatibleProvider(server.base_url, None, "ok")
+        yield server, provider
+        await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "calls"), [("ok", 1), ("fenced", 1), ("broken-once", 2), ("no-schema", 2)]
+)
+async def test_a_server_answers_by_the_schema_sooner_or_later(
+    served: tuple[ProviderServer, OpenAICompatibleProvider], scenario: str, calls: int
+) -> None:
+    server, provider = served
+    schema = {
+        "title": "Match report (short)",
+        "type": "object",
+        "properties": {
+            "title": {"type": "string", "maxLength": 9},
+            "tags": {"type": "array", "minItems": 1, "items": {"enum": ["a", "b"]}},
+            "note": {"type": ["string", "null"]},
+        },
+        "required": ["title", "tags"],
+    }
+    world = World(prompts=[{"name": "ask", "schema": schema}], provider=provider)
+    task = ask(inputs={"q": "1"})
+    task["connector"]["model"] = scenario
+    result = await world.run(workflow(task, outputs={"answer": "$.get('answer')"}))
+    assert result.state["answer"] == {"title": "title", "tags": ["a"], "note": "note"}
+    assert len(server.requests) == calls
+    sent = server.requests[0].body["response_format"]["json_schema"]
+    assert sent["name"] == "Match_report_short"
+    assert "minItems" not in sent["schema"]["properties"]["tags"]
+
+
+async def test_a_rejection_for_another_reason_is_final(
+    served: tuple[ProviderServer, OpenAICompatibleProvider],
+) -> None:
+    server, provider = served
+    world = World(prompts=[{"name": "ask", "schema": SCHEMA}], provider=provider)
+    task = ask(inputs={"q": "1"})
+    task["connector"]["model"] = "status-400"
+    result = await world.run(workflow(task))
+    assert result.error is not None
+    assert result.error.code == "provider_rejected"
+    assert len(server.requests) == 1
+
+
+async def test_extra_keys_of_messages_are_sent_until_the_server_refuses_them(
+    served: tuple[ProviderServer, OpenAICompatibleProvider],
+) -> None:
+    server, provider = served
+    world = World(provider=provider)
+    for scenario in ("ok", "strict-messages", "ok"):
+        task = ask(inputs={"messages": "$.get('messages')"})
+        task["connector"]["model"] = scenario
+        result = await world.run(workflow(task), {"messages": MESSAGES})
+        assert result.error is None
+    plain = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    sent = [request.body["messages"] for request in server.requests]
+    assert sent == [MESSAGES, MESSAGES, plain, plain]
 
 
 # streaming
@@ -211,16 +321,23 @@ async def test_deltas_are_said_as_they_come_when_task_and_run_stream() -> None:
 
 @pytest.mark.parametrize(
     ("streamed", "stream", "schema"),
-    [(False, True, None), (True, False, None), (True, True, SCHEMA)],
+    [(False, True, None), (True, False, None), (True, "no", None), (True, True, SCHEMA)],
 )
 async def test_nothing_is_shown_unless_task_and_run_stream_text(
-    streamed: bool, stream: bool, schema: Any
+    streamed: bool, stream: Any, schema: Any
 ) -> None:
     world = World(
         prompts=[{"name": "ask", "schema": schema}], provider=AnsweringProvider('{"a": 1}')
     )
     await world.run(workflow(ask(inputs={"q": "1"}, stream=stream)), streamed=streamed)
     assert world.events == []
+
+
+@pytest.mark.parametrize("stream", ["true", "$.get('live')"])
+async def test_streaming_may_be_a_word_or_computed(stream: Any) -> None:
+    world = World()
+    await world.run(workflow(ask(inputs={"q": "1"}, stream=stream)), {"live": True}, streamed=True)
+    assert world.events == [Event("content", "fine", {"partial": True})]
 
 
 async def test_a_run_that_is_not_streamed_has_the_same_answer() -> None:

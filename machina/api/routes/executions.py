@@ -134,7 +134,7 @@ async def _search(
     runs, total = await resources.runs.search(
         project=caller.project,
         principal=caller.sees,
-        kinds=(kind,),
+        kinds=("agent",) if kind == "agent" else ("workflow", "skill", "task"),
         query=run_filters(query.filters, kind),
         sort=run_sort(query.sort),
         skip=query.skip,
@@ -151,7 +151,7 @@ async def _find(run_id: str, caller: Principal, resources: Resources) -> Run:
 
 async def _find_workflow_run(run_id: str, caller: Principal, resources: Resources) -> Run:
     run = await _find(run_id, caller, resources)
-    if run.kind != "workflow":
+    if run.kind == "agent":
         raise NotFound(f"There is no run of a workflow '{run_id[:40]}'.", field="run_id")
     return run
 

@@ -17,11 +17,13 @@ from machina.api.security import require
 from machina.auth import Scope
 from machina.breaker import State
 from machina.errors import MachinaError, NotFound, Unavailable
+from machina.resources import Resources
 
 router = APIRouter(prefix="/system", tags=["System"])
 
 _NO_PREFIX: Final = "-"
 """No key has it: the store is asked, and finds nothing."""
+_SHOWN_OF_SCRIPTS: Final = ("enabled", "level", "name", "network", "not_stopped")
 _ANSWER_SECONDS: Final = 1.0
 """A service that takes longer to answer a ping does not answer."""
 
@@ -92,10 +94,13 @@ async def liveness() -> Answer:
 )
 async def readiness(resources: ResourcesDep, supervisor: SupervisorDep) -> Answer:
     """503 while it drains, while one of its background tasks is down, or while the store or the
-    log does not answer; `details` says which.
+    log does not answer; `details` says which. `scripts` is how the workers shut connector scripts
+    in, and what that does not stop.
     """
-    store, event_log = await asyncio.gather(
-        _answers(resources.store.keys.by_prefix(_NO_PREFIX)), _answers(resources.reader.ping())
+    store, event_log, scripts = await asyncio.gather(
+        _answers(resources.store.keys.by_prefix(_NO_PREFIX)),
+        _answers(resources.reader.ping()),
+        _scripts_of_workers(resources),
     )
     checks = {
         "accepting": not resources.draining,
@@ -108,7 +113,7 @@ async def readiness(resources: ResourcesDep, supervisor: SupervisorDep) -> Answe
         raise NotReady(
             f"This process is not ready: {', '.join(failing)}.", retry_after=1, details=checks
         )
-    return one({"ready": True} | checks)
+    return one({"ready": True} | checks | {"scripts": scripts})
 
 
 @router.post(
@@ -135,6 +140,21 @@ async def reset_breaker(
 def _breaker_figures(admission: Admission) -> dict[str, Any]:
     state, failures, threshold = admission.breaker.snapshot()
     return {"state": str(state), "failure_count": failures, "threshold": threshold}
+
+
+async def _scripts_of_workers(resources: Resources) -> list[dict[str, Any]]:
+    """What the presence rows of the workers say about scripts, each different one once."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            rows = await resources.store.leases.workers()
+    except (MachinaError, TimeoutError):  # the check of the store says so
+        return []
+    told: list[dict[str, Any]] = []
+    for scripts in (row.info.get("scripts") for row in rows):
+        if isinstance(scripts, dict):
+            shown = {name: scripts[name] for name in _SHOWN_OF_SCRIPTS if name in scripts}
+            told += [] if shown in told else [shown]
+    return told
 
 
 async def _answers(call: Awaitable[Any]) -> bool:

@@ -1,8 +1,8 @@
-"""The port every provider of models implements: a request goes in, deltas of text come out."""
+"""The ports of a provider of models: a request in, deltas of text out; texts in, vectors out."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,3 +64,50 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Closes pooled connections."""
+
+
+class Embeddings(list[list[float]]):
+    """One vector per text, in the order of the texts, and what they cost."""
+
+    def __init__(
+        self, vectors: Iterable[list[float]] = (), *, usage: Usage | None = None, model: str = ""
+    ) -> None:
+        super().__init__(vectors)
+        self.usage = usage or Usage()
+        self.model = model
+
+
+class Embedder(Protocol):
+    """A vendor of embeddings. One instance per process, mostly the one that is the `Provider`."""
+
+    name: str
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        model: str | None = None,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Embeddings:
+        """One vector per text, all of one length; very long texts are cut.
+
+        Args:
+            texts: any number; they are sent in batches.
+            model: None is the vendor's default.
+            timeout_seconds: in total; the vendor's own limit holds when it is shorter or unset.
+
+        Raises:
+            ModelFailed: with the codes of `Provider.chat`.
+        """
+
+
+class RoutedEmbedder(Protocol):
+    """The embedder that a connector block leads to, with the model already chosen."""
+
+    space: str
+    """Names what the vectors mean: only vectors of one space can be compared."""
+
+    async def embed(
+        self, texts: Sequence[str], *, timeout_seconds: float | None = None
+    ) -> Embeddings:
+        """See `Embedder.embed`."""

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-import httpx
-import orjson
 import structlog
 
 from machina.connectors.llm.answer_reader import AnswerReader
-from machina.connectors.llm.base import ChatDelta, ChatRequest
-from machina.connectors.llm.connection import (
-    BROKEN,
-    body_chunks,
-    broken,
-    connect_timeout,
-    make_client,
-)
-from machina.connectors.llm.options import OPENAI_BASE_URL, ProviderLimits
-from machina.connectors.llm.refusals import Callee, parse_retry_after, refused_status
+from machina.connectors.llm.base import ChatDelta, ChatRequest, Embeddings, Message
+from machina.connectors.llm.connection import BROKEN, body_chunks, broken
+from machina.connectors.llm.endpoint import Endpoint, Patience, encode_body
+from machina.connectors.llm.openai_embeddings import embed_texts
+from machina.connectors.llm.options import ProviderLimits
+from machina.connectors.llm.refusals import KEY_VARIABLE
 from machina.connectors.llm.response_format import response_format
-from machina.connectors.llm.retries import Retries, RetryBudget, RetryPolicy
+from machina.connectors.llm.retries import RetryPolicy
 from machina.connectors.llm.wait_clock import WaitClock
-from machina.errors import ModelFailed, SettingsInvalid
-from machina.events import encode_json
+from machina.errors import ModelFailed
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +36,11 @@ PASSED_ON: Final = (
 )
 """The names in `ChatRequest.extra` that go into the request."""
 
-_MAX_REFUSAL_BYTES: Final = 64 * 1024
-_REFUSAL_SECONDS: Final = 5.0
+MESSAGE_KEYS: Final = frozenset(
+    ("audio", "content", "function_call", "name", "refusal", "role", "tool_call_id", "tool_calls")
+)
+"""What a message may hold by the protocol. Others are sent too, until the provider refuses them."""
+
 _END_SECONDS: Final = 0.1
 
 
@@ -64,32 +59,37 @@ class OpenAICompatibleProvider:
         retry_policy: RetryPolicy | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        default_embedding_model: str = "text-embedding-3-small",
+        key_variable: str = KEY_VARIABLE,
     ) -> None:
         """`base_url` ends where `/chat/completions` begins; None is OpenAI's own.
 
         Raises:
             SettingsInvalid: when the base URL or the key cannot be used in a request at all.
         """
-        self._url = _chat_url(base_url or OPENAI_BASE_URL)
-        self._api_key = _checked_key(api_key)
-        self._host = self._url.netloc.decode("ascii")
-        self._default_model = default_model
         self._limits = limits or ProviderLimits()
-        self._policy = retry_policy or RetryPolicy()
-        self._budget = RetryBudget()
-        self._sleep = sleep
-        self._jitter = jitter
-        self._client = make_client(self._url, self._api_key)
+        patience = Patience(retry_policy or RetryPolicy(), sleep, jitter)
+        self._endpoint = Endpoint(
+            base_url, api_key, self._limits, patience, key_variable=key_variable
+        )
+        self._url = self._endpoint.url("/chat/completions")
+        self._host = self._endpoint.host
+        self._default_model = default_model
+        self._default_embedding_model = default_embedding_model
+        self._is_strict = False  # whether it refused a message for a key like `timestamp`
 
     async def aclose(self) -> None:
         """Closes pooled connections."""
-        await self._client.aclose()
+        await self._endpoint.aclose()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         """Streams the answer; see `Provider.chat`. Tries again only while nothing was said."""
-        body = _encode(_payload(request, self._default_model))
+        payload = _payload(request, self._default_model)
+        if self._is_strict:
+            payload["messages"] = _plain(request.messages)
+        body = encode_body(payload)
         clock = WaitClock(self._limits.total_for(request.timeout_seconds), self._host)
-        retries = Retries(self._policy, self._budget, self._jitter)
+        retries = self._endpoint.retries()
         has_spoken = False
         try:
             while True:
@@ -101,29 +101,39 @@ class OpenAICompatibleProvider:
                     return
                 except ModelFailed as failure:
                     failure.details["partial"] = has_spoken
+                    if not has_spoken and _refuses_keys(failure, payload["messages"]):
+                        self._is_strict = True
+                        payload["messages"] = _plain(request.messages)
+                        body = encode_body(payload)
+                        continue
                     pause = None if has_spoken else retries.pause_after(failure, clock.seconds_left)
                     if pause is None:
                         raise
-                    log.info(
-                        "provider.retried",
-                        host=self._host,
-                        code=failure.code,
-                        tries=retries.tries,
-                        pause_seconds=round(pause, 3),
-                    )
-                await self._sleep(pause)
+                    self._endpoint.note_retry(failure, retries.tries, pause)
+                await self._endpoint.patience.sleep(pause)
         finally:
             clock.close()
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        model: str | None = None,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Embeddings:
+        """One vector per text; see `Embedder.embed`."""
+        model = model or self._default_embedding_model
+        return await embed_texts(self._endpoint, texts, model, timeout_seconds)
 
     async def _try_once(
         self, request: ChatRequest, body: bytes, clock: WaitClock
     ) -> AsyncGenerator[ChatDelta, None]:
-        callee = Callee(self._host, request.model or self._default_model, self._api_key)
+        callee = self._endpoint.callee(request.model or self._default_model)
         sent_at = clock.now()
-        response = await self._send(body, clock, sent_at)
+        response = await self._endpoint.send(self._url, body, clock, sent_at)
         try:
             if not response.is_success:
-                raise await self._refusal(response, callee, clock)
+                raise await self._endpoint.refusal(response, callee, clock)
             reader = AnswerReader(self._limits, callee, request.max_tokens)
             chunks = body_chunks(response)
             while (chunk := await self._next_chunk(chunks, reader, clock, sent_at)) is not None:
@@ -137,17 +147,6 @@ class OpenAICompatibleProvider:
         finally:
             # Closes the socket before it waits for anything, unless the body was read to its end.
             await response.aclose()
-
-    async def _send(self, body: bytes, clock: WaitClock, sent_at: float) -> httpx.Response:
-        connect_seconds = self._limits.connect_seconds
-        request = self._client.build_request(
-            "POST", self._url, content=body, timeout=connect_timeout(connect_seconds)
-        )
-        try:
-            with clock.waiting("first byte", self._limits.first_byte_seconds, since=sent_at):
-                return await self._client.send(request, stream=True)
-        except BROKEN as error:
-            raise broken(error, self._host, connect_seconds) from error
 
     async def _next_chunk(
         self, chunks: AsyncIterator[bytes], reader: AnswerReader, clock: WaitClock, sent_at: float
@@ -185,48 +184,18 @@ class OpenAICompatibleProvider:
         except BROKEN as error:
             raise broken(error, self._host, self._limits.connect_seconds) from error
 
-    async def _refusal(
-        self, response: httpx.Response, callee: Callee, clock: WaitClock
-    ) -> ModelFailed:
-        said = bytearray()
-        try:
-            with clock.waiting("refusal", _REFUSAL_SECONDS):
-                async for chunk in body_chunks(response):
-                    said += chunk[: _MAX_REFUSAL_BYTES - len(said)]
-                    if len(said) == _MAX_REFUSAL_BYTES:
-                        break
-        except (ModelFailed, *BROKEN) as error:
-            log.debug("provider.refusal_cut", host=self._host, error=type(error).__name__)
-        retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
-        return refused_status(response.status_code, bytes(said), callee, retry_after=retry_after)
+
+def _plain(messages: Sequence[Message]) -> list[Message]:
+    """The messages with the keys of the protocol only."""
+    return [{key: m[key] for key in m if key in MESSAGE_KEYS} for m in messages]
 
 
-def _chat_url(base_url: str) -> httpx.URL:
-    try:
-        url = httpx.URL(base_url.strip())
-    except (httpx.InvalidURL, UnicodeError):
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise SettingsInvalid(
-            "OPENAI_BASE_URL is not the URL of a server: it must look like https://host/v1.",
-            field="OPENAI_BASE_URL",
-        )
-    if url.userinfo:
-        raise SettingsInvalid(
-            "OPENAI_BASE_URL holds credentials: put the key into OPENAI_API_KEY.",
-            field="OPENAI_BASE_URL",
-        )
-    return url.copy_with(path=url.path.rstrip("/") + "/chat/completions")
-
-
-def _checked_key(key: str | None) -> str | None:
-    key = (key or "").strip()
-    if not (key.isascii() and (key.isprintable() or not key)):
-        raise SettingsInvalid(
-            "OPENAI_API_KEY holds characters that no key has: copy it again, without line breaks.",
-            field="OPENAI_API_KEY",
-        )
-    return key or None
+def _refuses_keys(failure: ModelFailed, messages: Sequence[Message]) -> bool:
+    """Whether a provider names a key of ours that is not of the protocol."""
+    if failure.code != "provider_rejected":
+        return False
+    keys = {key for message in messages for key in message if key not in MESSAGE_KEYS}
+    return any(key and key in failure.message for key in keys)
 
 
 def _payload(request: ChatRequest, default_model: str) -> dict[str, Any]:
@@ -244,10 +213,3 @@ def _payload(request: ChatRequest, default_model: str) -> dict[str, Any]:
         payload["response_format"] = response_format(request.schema)
     payload.update({name: request.extra[name] for name in PASSED_ON if name in request.extra})
     return payload
-
-
-def _encode(payload: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(payload)
-    except orjson.JSONEncodeError:  # dates, lone surrogates, integers over 64 bits
-        return encode_json(payload)

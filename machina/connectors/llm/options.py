@@ -38,9 +38,12 @@ class ProviderOptions:
     """What every factory of the provider table takes; each reads what concerns it."""
 
     default_model: str = "gpt-4o-mini"
+    default_embedding_model: str = "text-embedding-3-small"
     base_url: str | None = None
     """None: OpenAI's own."""
     api_key: str | None = field(default=None, repr=False)
+    api_key_variable: str = "OPENAI_API_KEY"
+    """Where the key comes from, for messages."""
     limits: ProviderLimits = field(default_factory=ProviderLimits)
     pace_seconds: float = 2.0
     """How long the scripted model takes for its answer."""

@@ -14,6 +14,8 @@ from machina.errors import ModelFailed
 
 MAX_RETRY_AFTER_SECONDS: Final = 60.0
 MAX_EXCERPT: Final = 200
+KEY_VARIABLE: Final = "OPENAI_API_KEY"
+"""Where the configured provider's key comes from."""
 
 _STATUS_BY_WORD: Final = {
     "invalid_api_key": 401,
@@ -37,6 +39,7 @@ class Callee:
     host: str
     model: str
     api_key: str | None = field(default=None, repr=False)
+    key_variable: str = KEY_VARIABLE
 
     def excerpt(self, text: object) -> str:
         """A short, harmless quotation of what the provider said."""
@@ -118,7 +121,7 @@ def _failure(
     said = callee.excerpt(error.get("message") or error)
     if status in (401, 403):
         # Providers quote the key, or half of it, in this message: it is not passed on.
-        advice = "check OPENAI_API_KEY" if callee.api_key else "set OPENAI_API_KEY"
+        advice = f"{'check' if callee.api_key else 'set'} {callee.key_variable}"
         message, code = f"{callee.host} did not admit us ({what}): {advice}", "unauthorized"
     elif status == 404:
         message = (

@@ -1,7 +1,8 @@
 """A model that answers from a script, deterministic and paced: for tests, and `dev` without a key.
 
 Without a directive (see `script.py`) it greets, quotes the last user message and explains itself in
-about 40 words. With a schema it answers with the schema's smallest instance.
+about 40 words. With a schema it answers with the schema's smallest instance. Its embeddings are
+those of `local_embedding.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import re
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from machina.connectors.llm.base import ChatDelta, ChatRequest, Message, Usage
+from machina.connectors.llm.base import ChatDelta, ChatRequest, Embeddings, Message, Usage
+from machina.connectors.llm.local_embedding import embed_text
 from machina.connectors.llm.options import ProviderLimits
 from machina.connectors.llm.schema_answer import answer_for
 from machina.connectors.llm.script import Script, parse_script
@@ -24,6 +26,7 @@ _RETRYABLE: Final = frozenset(
     ("provider_rate_limited", "provider_unavailable", "provider_timeout", "provider_cut")
 )
 _DELTAS_PER_BREATH: Final = 16
+_LONG_TEXT: Final = 2_000
 
 
 class ScriptedProvider:
@@ -59,6 +62,24 @@ class ScriptedProvider:
             raise
         finally:
             self.open_calls -= 1
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        model: str | None = None,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Embeddings:
+        """One vector per text, the same for every `model`; see `Embedder.embed`."""
+        vectors = []
+        for text in texts:
+            if len(text) > _LONG_TEXT:
+                vectors.append(await asyncio.to_thread(embed_text, text))
+            else:
+                vectors.append(embed_text(text))
+                await asyncio.sleep(0)
+        tokens = sum(len(text.split()) for text in texts)
+        return Embeddings(vectors, usage=Usage(prompt_tokens=tokens), model=self.name)
 
     async def aclose(self) -> None:
         """Nothing is pooled."""

@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from typing import Final
 
 from machina.engine.tasks.base import RunTask, TaskCall, TaskResult
+from machina.engine.tasks.connector import run_connector
+from machina.engine.tasks.documents import run_document
 from machina.engine.tasks.expression import run_expression
+from machina.engine.tasks.mapping import run_mapping
 from machina.engine.tasks.prompt import run_prompt
 from machina.engine.tasks.subworkflow import run_subworkflow
 from machina.errors import TaskTypeUnknown
 
 TASK_TYPES: Final[Mapping[str, RunTask]] = {
+    "connector": run_connector,
+    "document": run_document,
     "expression": run_expression,
+    "mapping": run_mapping,
     "prompt": run_prompt,
     "workflow": run_subworkflow,
 }

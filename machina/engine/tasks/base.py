@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from machina.definitions import Task
@@ -35,6 +35,9 @@ class TaskCall:
         DefinitionMissing: it is not installed.
         BudgetExceeded: workflows are nested too deep.
     """
+    credentials: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The resolved context variables of the task's connector: of the workflow, else of the agent,
+    else its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ PARAMETERS: Final = ("timeout", "temperature", "max_tokens")
 """Inputs that set how the model answers instead of being told to it."""
 
 _NUMBERED: Final = re.compile(r"_(\d{1,9})-")
-_PLACEHOLDER: Final = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}|\{([^{}]+)\}")
+_PLACEHOLDER: Final = re.compile(r"\{\{([^{}]+)\}\}|\{([^{}]+)\}")
 _MAX_SCHEMA_DEPTH: Final = 8
 
 
@@ -43,7 +43,7 @@ def fill(text: str, inputs: Mapping[str, Any]) -> str:
     """Puts inputs in place of `{{name}}` and `{name}`; every other brace stays as it is."""
 
     def replace(match: re.Match[str]) -> str:
-        name = match[1] if match[1] is not None else match[2]
+        name = match[1].strip() if match[1] is not None else match[2]
         return _show(inputs[name]) if name in inputs else match[0]
 
     return _PLACEHOLDER.sub(replace, text)
@@ -56,8 +56,16 @@ def _history(value: Any) -> Sequence[Message] | None:
     if isinstance(value, Mapping):
         value = [value]
     if isinstance(value, list | tuple) and all(_is_message(item) for item in value):
-        return value
+        return [_unwrapped(item) for item in value]
     return None
+
+
+def _unwrapped(message: Message) -> Message:
+    """The message as it is; some threads keep its text one level deeper, as `{content}`."""
+    content = message.get("content")
+    if isinstance(content, Mapping) and isinstance(content.get("content"), str):
+        return {**message, "content": content["content"]}
+    return message
 
 
 def _is_message(value: Any) -> bool:

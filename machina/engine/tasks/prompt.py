@@ -1,109 +1,61 @@
-"""The `prompt` task: asks a model, says its answer as it comes, reads it by a schema."""
+"""The `prompt` task: asks the model that its connector stands for, or the connector itself."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 
-from machina.connectors.llm.base import ChatDelta, ChatRequest, Message, Provider
+from machina.connectors.llm.base import ChatRequest, Usage
 from machina.definitions import Kind, Prompt
 from machina.engine.blocks import evaluate_value
-from machina.engine.tasks.answers import AnswerInvalid, read_answer
+from machina.engine.tasks.answers import AnswerInvalid, read_checked
 from machina.engine.tasks.base import TaskCall, TaskResult
+from machina.engine.tasks.connector import run_connector
+from machina.engine.tasks.conversation import Conversation
 from machina.engine.tasks.messages import build_messages
-from machina.errors import ModelFailed, TaskFailed
-from machina.expressions import FreeText
+from machina.errors import ConnectorFailed, TaskFailed
+from machina.expressions import ConnectorResult, FreeText
 
 log = structlog.get_logger(__name__)
 
 COMMANDS: Final = ("invoke_prompt", "invoke_chat")
 """Commands of LLM connectors that stand for "ask the model"."""
-MAX_ANSWER_CHARS: Final = 1_000_000
 MILLISECONDS_FROM: Final = 600
 """A `timeout` above this cannot mean seconds: authors then wrote milliseconds."""
 
 
 async def run_prompt(call: TaskCall) -> TaskResult:
-    """`$` in the outputs is the answer: a dictionary with a schema, else text."""
+    """`$` in the outputs is the answer: a dictionary with a schema, else text.
+
+    Raises:
+        ConnectorFailed: the connector is neither installed nor a model's.
+        TaskFailed: there is nothing to ask.
+        ModelFailed: no answer, or none that follows the schema.
+    """
     prompt = await _load_prompt(call)
-    connector = await _connector(call, prompt)
-    request = _make_request(call, prompt, connector)
-    conversation = _Conversation(call, call.ctx.doors.provider(connector), request)
+    block = await _read_block(call, prompt)
+    is_model = block["command"] in COMMANDS
+    if is_model:
+        await _require_model(call, block)
+    request = _make_request(call, prompt, block)
+    if not is_model:
+        return await _ask_connector(call, block, request)
+    conversation = Conversation(call, call.ctx.doors.provider(block), request)
     if request.schema is not None:
-        return TaskResult(await conversation.structured())
-    return TaskResult(FreeText(await conversation.text(live=connector.get("stream") is True)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Conversation:
-    """One or more calls of a provider in the name of one task."""
-
-    call: TaskCall
-    provider: Provider
-    request: ChatRequest
-
-    async def text(self, *, live: bool = False) -> str:
-        """The whole answer; `live`: what comes is part of what the run says."""
-        pieces: list[str] = []
-        length = 0
-        async with _deltas(self.provider, self.request) as deltas:
-            async for delta in deltas:
-                if delta.usage is not None:
-                    self.call.ctx.count(delta.usage)
-                if not delta.text:
-                    continue
-                length += len(delta.text)
-                if length > MAX_ANSWER_CHARS:
-                    raise ModelFailed(
-                        f"The model's answer to {self.call.where} is longer than "
-                        f"{MAX_ANSWER_CHARS} characters; set max_tokens."
-                    )
-                pieces.append(delta.text)
-                if live:
-                    await self.call.ctx.say(delta.text)
-        return "".join(pieces)
-
-    async def structured(self) -> dict[str, Any]:
-        """The answer as an object; the model gets one chance to repair it."""
-        answer = await self.text()
-        try:
-            return read_answer(answer)
-        except AnswerInvalid as invalid:
-            log.warning("answer.invalid", where=self.call.where, problem=str(invalid))
-            messages = _ask_again(self.request.messages, answer, invalid)
-        repaired = await replace(self, request=replace(self.request, messages=messages)).text()
-        try:
-            return read_answer(repaired)
-        except AnswerInvalid as invalid:
-            raise ModelFailed(
-                f"The model did not answer {self.call.where} by its schema: {invalid}; "
-                "simplify the schema or use another model."
-            ) from None
-
-
-@asynccontextmanager
-async def _deltas(
-    provider: Provider, request: ChatRequest
-) -> AsyncIterator[AsyncIterator[ChatDelta]]:
-    """The answer's deltas. Leaving the block closes the connection, however it is left."""
-    deltas = provider.chat(request)
-    try:
-        yield deltas
-    finally:
-        close = getattr(deltas, "aclose", None)
-        if close is not None:
-            await close()
+        return TaskResult(await conversation.structured(request.schema))
+    return TaskResult(FreeText(await conversation.text(live=_is_live(block))))
 
 
 async def _load_prompt(call: TaskCall) -> Prompt | None:
     """The prompt that the task names, else the one of the task's own name; None: free text."""
     named = call.task.raw.get("prompt")
     name = named.get("name") if isinstance(named, Mapping) else named
-    name = name if isinstance(name, str) and name else call.task.name
+    if _is_computed(name):
+        name = await evaluate_value(call.ctx, name, call.scope, f"{call.where}, prompt.name")
+    name = name.strip() if isinstance(name, str) and name.strip() else call.task.name
     raw = await call.ctx.doors.definition(Kind.PROMPT, name)
     if raw is None:
         log.info("prompt.undefined", where=call.where, prompt=name)
@@ -111,33 +63,127 @@ async def _load_prompt(call: TaskCall) -> Prompt | None:
     return Prompt.read(raw)
 
 
-async def _connector(call: TaskCall, prompt: Prompt | None) -> dict[str, Any]:
+async def _read_block(call: TaskCall, prompt: Prompt | None) -> dict[str, Any]:
     """The connector block: the task's own over the prompt's default, computed values computed."""
-    block = {**(prompt.connector if prompt else {}), **call.task.connector}
+    own = {key: value for key, value in call.task.connector.items() if value is not None}
+    block = {**(prompt.connector if prompt else {}), **own}
     for key, value in block.items():
-        if isinstance(value, str) and "$" in value:
+        if _is_computed(value):
             where = f"{call.where}, connector.{key}"
             block[key] = await evaluate_value(call.ctx, value, call.scope, where)
-    command = block.get("command") or COMMANDS[0]
-    if command not in COMMANDS:
-        raise TaskFailed(
-            f"{call.where} asks connector '{block.get('name')}' for '{command}'; "
-            f"a prompt task of this server uses {' or '.join(COMMANDS)}."
-        )
+    command = block.get("command")
+    block["command"] = command.strip() if isinstance(command, str) else ""
+    block["command"] = block["command"] or COMMANDS[0]
     return block
 
 
-def _make_request(
-    call: TaskCall, prompt: Prompt | None, connector: Mapping[str, Any]
-) -> ChatRequest:
-    messages = build_messages(prompt, call.inputs)
-    if not messages:
+def _is_computed(value: Any) -> bool:
+    """Whether a value of a block is an expression; names of models and connectors are none."""
+    return isinstance(value, str) and ("$" in value or value.strip()[:1] in ("'", '"'))
+
+
+def _is_live(block: Mapping[str, Any]) -> bool:
+    stream = block.get("stream")
+    return stream is True or (isinstance(stream, str) and stream.strip().casefold() == "true")
+
+
+async def _require_model(call: TaskCall, block: Mapping[str, Any]) -> None:
+    """A task without a connector gets the default model; a name must mean something.
+
+    An installed connector of any name and type stands for a model when it is asked to be one.
+    """
+    name, doors = block.get("name"), call.ctx.doors
+    if name is None or (isinstance(name, str) and doors.serves_model(name)):
+        return
+    if isinstance(name, str) and await doors.definition(Kind.CONNECTOR, name) is not None:
+        return
+    raise ConnectorFailed(
+        f"{call.where} asks connector '{name}', which is not installed and stands for no model; "
+        "correct the name, install its template, or name it in the file MACHINA_MODEL_ROUTES.",
+        code="connector_not_found",
+    )
+
+
+async def _ask_connector(
+    call: TaskCall, block: Mapping[str, Any], request: ChatRequest
+) -> TaskResult:
+    """Any other command is an ordinary call whose answer is `$`, usually a chat completion.
+
+    REST connectors get the request as the `body` of a chat completion, in which the task's own
+    input `body` has the last word; scripts get the task's inputs and the messages.
+    """
+    definition = await call.ctx.doors.definition(Kind.CONNECTOR, str(block.get("name")))
+    inputs = {key: value for key, value in call.inputs.items() if value is not None}
+    if _is_script(definition):
+        inputs = {"messages": list(request.messages), **inputs}
+    else:
+        body = inputs.get("body")
+        inputs = {"body": {**_body(request), **(body if isinstance(body, Mapping) else {})}}
+    task = replace(call.task, connector=dict(block))
+    result = await run_connector(replace(call, task=task, inputs=inputs))
+    answer = result.subject
+    data = answer.value if isinstance(answer, ConnectorResult) else answer
+    text = data if isinstance(data, str) else _said(data)
+    call.ctx.count(_usage(data))
+    if request.schema is not None:
+        return TaskResult(answer, await _structured(call, text, request.schema))
+    if _is_live(block):
+        await call.ctx.say(text)
+    return TaskResult(FreeText(text) if isinstance(data, str) else answer)
+
+
+def _is_script(definition: Mapping[str, Any] | None) -> bool:
+    kind, file = ((definition or {}).get(key) for key in ("filetype", "filename"))
+    return kind == "pyscript" or (not kind and str(file).endswith(".py"))
+
+
+async def _structured(
+    call: TaskCall, text: str, schema: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], ...]:
+    """What the schema asks for, when the connector's answer holds it: keys that `$` may lack."""
+    try:
+        answer = await read_checked(text, schema, call.where)
+    except AnswerInvalid as invalid:
+        log.info("answer.unstructured", where=call.where, problem=str(invalid))
+        return ()
+    return (answer,) if isinstance(answer, Mapping) else ()
+
+
+def _said(data: Any) -> str:
+    """The text of a chat completion; empty when it is none."""
+    choices = data.get("choices") if isinstance(data, Mapping) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, Mapping) else None
+    content = message.get("content") if isinstance(message, Mapping) else None
+    return content if isinstance(content, str) else ""
+
+
+def _usage(data: Any) -> Usage:
+    usage = data.get("usage") if isinstance(data, Mapping) else None
+    usage = usage if isinstance(usage, Mapping) else {}
+    counts = (usage.get(key) for key in ("prompt_tokens", "completion_tokens"))
+    return Usage(*(count if type(count) is int and count > 0 else 0 for count in counts))
+
+
+def _body(request: ChatRequest) -> dict[str, Any]:
+    body = {
+        "model": request.model,
+        "messages": list(request.messages),
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+    }
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _make_request(call: TaskCall, prompt: Prompt | None, block: Mapping[str, Any]) -> ChatRequest:
+    messages = build_messages(prompt, _told(call))
+    if not messages and "body" not in call.inputs:
         raise TaskFailed(
             f"{call.where} has nothing to ask: its prompt has no instruction and all its inputs "
             "are empty. Give it inputs, or a condition."
         )
-    parameters = {**connector, **{k: v for k, v in call.inputs.items() if v is not None}}
-    model = connector.get("model")
+    parameters = {**block, **{k: v for k, v in call.inputs.items() if v is not None}}
+    model = block.get("model") or block.get("model_name")
     max_tokens = _number(parameters.get("max_tokens"))
     timeout = _number(parameters.get("timeout"))
     if timeout is not None and timeout > MILLISECONDS_FROM:
@@ -152,6 +198,16 @@ def _make_request(
     )
 
 
+def _told(call: TaskCall) -> dict[str, Any]:
+    """The inputs without the connector's credentials, which parametrise a model and are no text."""
+    secret = call.credentials
+    return {
+        key: value
+        for key, value in call.inputs.items()
+        if value is None or key not in secret or secret[key] != value
+    }
+
+
 def _number(value: Any) -> float | None:
     """A parameter as a number that makes sense; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -161,15 +217,3 @@ def _number(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if 0 <= number < float("inf") else None
-
-
-def _ask_again(messages: Sequence[Message], answer: str, invalid: AnswerInvalid) -> list[Message]:
-    return [
-        *messages,
-        {"role": "assistant", "content": answer},
-        {
-            "role": "user",
-            "content": f"This answer cannot be used: {invalid}. "
-            "Answer again with the JSON object alone.",
-        },
-    ]

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from machina.engine.tasks.base import TaskCall, TaskResult
 from machina.errors import DefinitionInvalid
 
+OPERATIONS: Final = frozenset(
+    ("workflow-search", "workflow-schedule", "workflow-schedule-get")
+) | frozenset(("vault-search", "vault-update"))
+"""Names of what the server does itself; an installed workflow of the same name goes first."""
+
 
 async def run_subworkflow(call: TaskCall) -> TaskResult:
-    """`$` in the outputs is the workflow's outputs and the `run_id`; its failure is the task's."""
+    """`$` in the outputs is the workflow's outputs and the `run_id`; its failure is the task's.
+
+    An output of its own called `run_id` stands: `workflow-schedule` gives that of another run.
+    """
     outcome = await call.run_workflow(_name(call), call.inputs)
     if outcome.error is not None:
         raise outcome.error
-    return TaskResult({**outcome.outputs, "run_id": call.ctx.run_id})
+    return TaskResult({"run_id": call.ctx.run_id, **outcome.outputs})
 
 
 def _name(call: TaskCall) -> str:

@@ -1,0 +1,68 @@
+"""The command line of bubblewrap: the system and the interpreter to read, one directory to write.
+
+A hard-coded `/tmp` is the directory of the run as well, so that the paths a script hands to the
+next one name the same file there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+SANDBOX_TMP: Final = "/tmp"  # noqa: S108  # a name inside the sandbox
+_ALWAYS: Final = (
+    "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+    "--die-with-parent", "--new-session", "--hostname", "script", "--clearenv",
+)  # fmt: skip
+
+
+def find() -> str | None:
+    """Where bubblewrap is."""
+    return shutil.which("bwrap")
+
+
+def wrap(
+    command: Sequence[str],
+    *,
+    readable: Iterable[str],
+    directory: Path,
+    environ: Mapping[str, str],
+    own_user_space: bool,
+    keep_setuid: bool,
+    network: bool,
+) -> list[str]:
+    """`command` inside bubblewrap; of `readable` what exists is there, for reading only."""
+    line = [find() or "bwrap", *_ALWAYS]
+    if own_user_space:
+        line += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+    line += ["--cap-drop", "ALL"]
+    if keep_setuid:
+        line += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    if not network:
+        line.append("--unshare-net")
+    made: set[Path] = set()
+    for path in map(Path, readable):
+        line += _parents(path, made)
+        # A link of the system, as /lib is one today, stays what it is.
+        if path.parent == Path("/") and path.is_symlink():
+            line += ["--symlink", os.readlink(path), str(path)]
+        else:
+            line += ["--ro-bind-try", str(path), str(path)]
+    line += ["--proc", "/proc", "--dev", "/dev", "--bind", str(directory), SANDBOX_TMP]
+    line += [*_parents(directory, made), "--bind", str(directory), str(directory)]
+    for name, value in environ.items():
+        line += ["--setenv", name, value]
+    return [*line, "--chdir", "/", "--", *command]
+
+
+def _parents(path: Path, made: set[Path]) -> list[str]:
+    """Makes the directories above a path passable: by itself bubblewrap copies what it finds."""
+    line: list[str] = []
+    for parent in reversed(path.parents[:-1]):
+        if parent not in made:
+            made.add(parent)
+            line += ["--perms", "0755", "--dir", str(parent)]
+    return line

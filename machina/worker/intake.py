@@ -21,9 +21,9 @@ from machina.worker.actors import register
 
 log = structlog.get_logger(__name__)
 
-THREADS: Final = 8
+THREADS: Final = 4
 """Threads that hand over and acknowledge; how many runs are in flight does not depend on them."""
-IDLE_WAKE_MS: Final = 250
+IDLE_WAKE_MS: Final = 500
 """How often an idle thread looks whether it should end; consumers block on bells for longer."""
 STOP_SECONDS: Final = 1.5
 WATCH_SECONDS: Final = 2.0

@@ -24,6 +24,7 @@ from machina.api.problems import on_exception
 from machina.api.readings import api_readings
 from machina.api.routes import ROUTERS
 from machina.api.security import Authentication
+from machina.api.streaming import Unwind
 from machina.errors import MachinaError
 from machina.observability.sampling import Sampler
 from machina.observability.supervision import Supervisor
@@ -123,6 +124,8 @@ def _middleware(settings: Settings, admission: Admission) -> list[Middleware]:
         *_cors(settings),
         # Takes back permit and view after the last byte, whatever happens below.
         Middleware(AdmissionMiddleware, admission=admission),
+        # Streams are served from here, without the stack of everything below.
+        Middleware(Unwind),
         # Below this line whatever is raised becomes a problem.
         Middleware(Errors),
         # Below this line there is a caller.

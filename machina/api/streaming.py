@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machina.api.open_streams import Ending, OpenStreams
 from machina.errors import MachinaError, Unavailable
@@ -27,6 +27,7 @@ from machina.wire import Encoder
 
 log = structlog.get_logger(__name__)
 
+_UNWIND: Final = "machina.unwind"
 MAX_WRITE: Final = 65_536
 _FAREWELL_SECONDS: Final = 1.0
 _DEGRADED_PAUSE_SECONDS: Final = 1.0
@@ -37,6 +38,23 @@ class View(Protocol):
 
     async def next(self, timeout: float) -> list[Entry]:
         """The next entries, or none after `timeout` seconds of silence."""
+
+
+class Unwind:
+    """Relays the stream that a route answered with once everything below has returned."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        waiting: list[RunStream] = []
+        scope[_UNWIND] = waiting
+        await self.app(scope, receive, send)
+        if waiting:
+            for key in [key for key in scope if key.startswith("fastapi")]:
+                del scope[key]  # exit stacks of what has returned
+            await waiting.pop().relay(scope, receive, send)
 
 
 class RunStream(Response):
@@ -69,7 +87,15 @@ class RunStream(Response):
         self._events = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves the response."""
+        """Serves the response: at once, or where `Unwind` waits for it (4)."""
+        waiting: list[RunStream] | None = scope.get(_UNWIND)
+        if waiting is None:
+            await self.relay(scope, receive, send)
+        else:
+            waiting.append(self)
+
+    async def relay(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends everything, to the end."""
         self.began = asyncio.get_running_loop().time()
         watcher = asyncio.create_task(self._watch(receive))
         self._streams.add(self)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import pytest
+import structlog
 from blockbuster import blockbuster_ctx
 from redis.asyncio import Redis
 
@@ -21,6 +22,12 @@ def no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
         if inspect.iscoroutinefunction(getattr(request, "function", None)):
             stack.enter_context(blockbuster_ctx("machina"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def logs_of_its_own() -> None:
+    """Every level can be captured, whatever process an earlier test has set logging up for."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

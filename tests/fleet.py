@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from machina.runs.run import Run
 from machina.settings import Settings, load_settings
 from machina.worker.app import Seat
 from machina.worker.crew import WorkerCrew, open_crew
+from machina.worker.providers import Providers
 from tests.services import RedisServer
 
 PROJECT = "default"
@@ -63,14 +64,17 @@ async def open_process(settings: Settings) -> AsyncIterator[Resources]:
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, name: str = "worker-1", metrics: Metrics | None = None
+    settings: Settings,
+    name: str = "worker-1",
+    metrics: Metrics | None = None,
+    make_providers: Callable[[Settings], Providers] = Providers,
 ) -> AsyncIterator[WorkerCrew]:
     """A worker process without its queue: tests call `execute` themselves."""
     async with AsyncExitStack() as stack:
         supervisor = Supervisor()
         stack.push_async_callback(supervisor.aclose)
         crew = await stack.enter_async_context(
-            open_crew(Seat(settings, lambda: True, supervisor, metrics))
+            open_crew(Seat(settings, lambda: True, supervisor, metrics), make_providers)
         )
         crew.hold_as(name)
         for loop in ("writer", "cancel-listener", "cancel-watch"):

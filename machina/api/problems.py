@@ -7,6 +7,7 @@ problem+json must ignore a member of the wrong type. The number is in the status
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 from collections.abc import Mapping
@@ -124,11 +125,24 @@ def problem_of(exception: Exception, scope: Mapping[str, Any]) -> ProblemRespons
         _count_refusal(exception, scope)
         return problem(exception, instance=instance, request_id=request_id)
     error_id = secrets.token_hex(8)
-    log.error("request.failed", error_id=error_id, path=instance, exc_info=exception)
+    _note_defect(exception, error_id, instance)
     defect = MachinaError(
         "Something went wrong in this server; report the error id to its operator."
     )
     return problem(defect, instance=instance, request_id=request_id, error_id=error_id)
+
+
+def _note_defect(exception: Exception, error_id: str, path: str) -> None:
+    """Logs a defect. A log that fails while it writes the trace takes no answer with it."""
+    try:
+        log.error("request.failed", error_id=error_id, path=path, exc_info=exception)
+    except Exception as failure:  # noqa: BLE001  # whatever it is, the caller gets an answer
+        logging.getLogger(__name__).error(
+            "request.failed error_id=%s: %s, which could not be logged: %s",
+            error_id,
+            type(exception).__name__,
+            type(failure).__name__,
+        )
 
 
 def _count_refusal(error: MachinaError, scope: Mapping[str, Any]) -> None:

@@ -106,7 +106,7 @@ _ROW: Final = {
     "missed": 1,
 }
 _KEY: Final = (errors.Unauthenticated,)
-_WRITE: Final = (*_KEY, errors.Forbidden, errors.NotFound, errors.StoreDown)
+_WRITE: Final = (*_KEY, errors.Forbidden, errors.Invalid, errors.NotFound, errors.StoreDown)
 PAGE_ANSWERS: Final[Responses] = {
     200: answer(
         "One page of schedules.",
@@ -123,7 +123,7 @@ PAGE_ANSWERS: Final[Responses] = {
 }
 ROW_ANSWERS: Final[Responses] = {
     200: answer("The schedule.", {"data": _ROW, "status": True}),
-    **refusals(*_KEY, errors.NotFound, errors.StoreDown),
+    **refusals(*_KEY, errors.Invalid, errors.NotFound, errors.StoreDown),
 }
 CHANGE_ANSWERS: Final[Responses] = {
     200: answer(

@@ -27,6 +27,9 @@ class KeepsRuns(Protocol):
     async def forget(self, run_id: str) -> None:
         """Ends and removes what the run left."""
 
+    async def leave(self, run_id: str) -> None:
+        """Ends what waits for the run's next call; what a new attempt may need stays."""
+
 
 @runtime_checkable
 class KeepsOpen(Protocol):
@@ -89,6 +92,12 @@ class Connectors:
         for connector in self._types.values():
             if isinstance(connector, KeepsRuns):
                 await connector.forget(run_id)
+
+    async def leave(self, run_id: str) -> None:
+        """Ends what waits for another call of a run whose attempt here is over."""
+        for connector in self._types.values():
+            if isinstance(connector, KeepsRuns):
+                await connector.leave(run_id)
 
     async def aclose(self) -> None:
         """Closes what the types keep open."""

@@ -116,11 +116,14 @@ async def _run_prompt(request: Request, ctx: RunContext) -> dict[str, Any]:
 
 async def _ask_model(request: Request, ctx: RunContext) -> dict[str, Any]:
     """Asks by an installed prompt, or, without one, with the inputs alone."""
-    block = {key: _quoted(value, key) for key, value in _block(request, "connector").items()}
+    block = _block(request, "connector")
     named = request.get("prompt")
+    for field, text in {**block, "prompt": named}.items():
+        if isinstance(text, str) and len(text) > _MAX_NAME:
+            raise DefinitionInvalid(f"'{field}' is longer than {_MAX_NAME} characters; shorten it.")
     task = {"type": "prompt", "name": _title(request), "connector": block}
     if isinstance(named, str):
-        task["prompt"] = {"name": _quoted(named, "prompt")}
+        task["prompt"] = {"name": named}
     inputs = _block(request, "inputs")
     nothing: dict[str, Any] = {}
     call = TaskCall(
@@ -131,7 +134,8 @@ async def _ask_model(request: Request, ctx: RunContext) -> dict[str, Any]:
         Scope(nothing, context=nothing),
         f"prompt '{_title(request)}'",
         _run_no_workflow,
-        await connector_defaults(ctx, _block(request, "connector").get("name")),
+        await connector_defaults(ctx, block.get("name")),
+        is_data=True,
     )
     answer = (await run_prompt(call)).subject
     return _state(answer.value if is_subject(answer) else answer)
@@ -189,15 +193,3 @@ def _block(request: Request, field: str) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return {str(key): inner for key, inner in value.items()}
     raise DefinitionInvalid(f"'{field}' must be an object, not {type(value).__name__}.")
-
-
-def _quoted(value: Any, field: str) -> Any:
-    """A text as the expression that gives exactly this text."""
-    if not isinstance(value, str):
-        return value
-    if len(value) > _MAX_NAME:
-        raise DefinitionInvalid(f"'{field}' is longer than {_MAX_NAME} characters; shorten it.")
-    if "$" not in value and value[:1] not in ("'", '"', " "):
-        return value  # a name, which stands for itself
-    # Apart, a `$` and what follows it are not taken for `$.(key)`.
-    return " + '$' + ".join(repr(part) for part in value.split("$"))

@@ -35,7 +35,10 @@ BREAKERS: Final = ("agent_streaming",)
 STATES: Final = ("closed", "open", "half-open")
 PROCESSES: Final = ("api", "worker", "scheduler")
 TICKS: Final = ("fired", "skipped", "missed", "failed")
-CALLS: Final = ("insert", "get", "find", "count", "find_and_update", "update_many", "delete", "now")
+CALLS: Final = (
+    *("insert", "get", "find", "nearest", "count"),
+    *("find_and_update", "update_many", "delete", "now"),
+)
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 """Methods that are counted by name; callers can invent any number of others."""
 

@@ -104,16 +104,19 @@ class WorkerCrew:
         await self._resources.writer.aclose()
 
     async def _forget_calls(self, run_id: RunId) -> None:
-        """Drops what connectors keep of a run, unless a new attempt may go on with it."""
+        """Drops what connectors keep of a run; its files stay where a new attempt may need them."""
         if self._executions.is_running(run_id) or not self._connectors.keeps(run_id):
             return
         try:
             run = await self._resources.attempts.records.get(run_id)
+            is_over = run is None or run.is_final
         except StoreDown as down:
             log.warning("connectors.run_kept", run_id=run_id, error=down.message)
-            return
-        if run is None or run.is_final:
+            is_over = False
+        if is_over:
             await self._connectors.forget(run_id)
+        elif not self._executions.is_running(run_id):
+            await self._connectors.leave(run_id)
 
     def _make_context(self, run: Run, attempt_log: AttemptLog) -> RunContext:
         secrets = self._secrets.of_run(run.project, eager=run.checkpoint is not None)

@@ -76,9 +76,11 @@ def test_every_operation_that_reads_a_body_shows_one(document: dict[str, Any]) -
     writing = {
         (path, method) for path, method, _ in operations(document) if method in ("post", "put")
     }
-    without = {"/system/circuit-breaker/reset/{name}"} | {
-        f"/execution/{kind}-run/{{run_id}}/cancel" for kind in ("agent", "workflow")
-    }
+    without = (
+        {"/system/circuit-breaker/reset/{name}"}
+        | {f"/execution/{kind}-run/{{run_id}}/cancel" for kind in ("agent", "workflow")}
+        | {f"/schedules/{{schedule}}/{verb}" for verb in ("pause", "resume", "trigger")}
+    )
     assert reading == {(path, method) for path, method in writing if path not in without}
     for _, _, operation in operations(document):
         if "requestBody" in operation:

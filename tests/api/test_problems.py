@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import httpx
 import pytest
+import structlog
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from machina import errors
 from machina.api.problems import problem
@@ -86,6 +88,32 @@ async def test_a_defect_is_500_with_an_id_and_nothing_of_the_inside(
     (line,) = [line for line in logs if line["event"] == "request.failed"]
     assert line["error_id"] == body["error"]["error_id"]
     assert isinstance(line["exc_info"], RuntimeError)
+
+
+async def test_a_defect_that_cannot_even_be_logged_is_answered_all_the_same(
+    api: Api, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError(SECRET)
+
+    def refuse(_: object, __: str, event: EventDict) -> EventDict:
+        if event["event"] == "request.failed":
+            raise OSError("the trace cannot be written")
+        return event
+
+    api.app.add_api_route("/broken", broken)
+    before = structlog.get_config()
+    structlog.configure(processors=[refuse, *before["processors"]])
+    try:
+        answer = await client.get("/broken")
+    finally:
+        structlog.configure(**before)
+    body = assert_problem(answer, 500, "internal_error")
+    assert body["meta"]["request_id"] == answer.headers["x-request-id"]
+    assert "hunter2" not in answer.text
+    assert "ZeroDivision" not in answer.text
+    assert body["error"]["error_id"] in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 async def test_an_answer_that_breaks_off_is_logged_and_never_looks_complete(

@@ -27,10 +27,14 @@ class Keeping(Named):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.forgotten: list[str] = []
+        self.left: list[str] = []
         self.closed = False
 
     async def forget(self, run_id: str) -> None:
         self.forgotten.append(run_id)
+
+    async def leave(self, run_id: str) -> None:
+        self.left.append(run_id)
 
     async def aclose(self) -> None:
         self.closed = True
@@ -137,6 +141,14 @@ async def test_a_run_that_made_calls_is_forgotten_once() -> None:
     await connectors.forget("run-1")
     await connectors.forget("run-1")
     assert (script.forgotten, connectors.keeps("run-1")) == (["run-1"], False)
+
+
+async def test_a_run_that_goes_on_elsewhere_is_left_and_not_forgotten() -> None:
+    script = Keeping("script")
+    connectors = Connectors({"restapi": Named("rest"), "pyscript": script}, Named("http"))
+    await connectors.call(a_call({"filetype": "pyscript"}))
+    await connectors.leave("run-1")
+    assert (script.left, script.forgotten, connectors.keeps("run-1")) == (["run-1"], [], True)
 
 
 async def test_closing_closes_what_is_open() -> None:

@@ -73,6 +73,7 @@ async def test_a_cancelled_call_ends_its_process_at_once(tmp_path: Path) -> None
 
 
 async def test_a_call_cancelled_at_any_moment_leaves_no_child(tmp_path: Path) -> None:
+    before = children()
     async with opened(tmp_path, script_sandbox=LEVEL) as scripts:
         for wait in (0, 0.001, 0.005, 0.02, 0.04, 0.06):
             call = asyncio.create_task(run(scripts, NAP))
@@ -81,7 +82,7 @@ async def test_a_call_cancelled_at_any_moment_leaves_no_child(tmp_path: Path) ->
             with pytest.raises(asyncio.CancelledError):
                 await call
         assert len(scripts._children) == 0
-    assert await_no_children() == []
+    assert set(children()) <= set(before)
 
 
 async def test_forgetting_a_run_ends_its_idle_children_and_no_others(tmp_path: Path) -> None:
@@ -91,6 +92,19 @@ async def test_forgetting_a_run_ends_its_idle_children_and_no_others(tmp_path: P
         assert not lives(mine)
         assert lives(other)
         await scripts.forget(RUN)
+
+
+async def test_leaving_a_run_ends_its_idle_children_and_keeps_its_files(tmp_path: Path) -> None:
+    async with opened(tmp_path, script_sandbox=LEVEL) as scripts:
+        idle, other = await run(scripts, WHO), await run(scripts, WHO, run_id=OTHER_RUN)
+        call = asyncio.create_task(run(scripts, NAP, inputs={"seconds": 0.5}))
+        busy = await first_pid(scripts.directory(RUN), call)
+        await scripts.leave(RUN)
+        assert not lives(idle)
+        assert lives(busy)
+        assert lives(other)
+        assert await call == busy
+        assert list_names(scripts.directory(RUN)) == [str(busy)]
 
 
 async def test_closing_ends_calls_under_way(tmp_path: Path) -> None:
@@ -140,7 +154,7 @@ def lives(pid: int) -> bool:
     return state not in "ZX"
 
 
-def await_no_children() -> list[int]:
+def children() -> list[int]:
     """Processes whose parent we are."""
     me = str(os.getpid())
     found = []

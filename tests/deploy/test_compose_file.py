@@ -22,6 +22,7 @@ from machina.cli.server import LINGER_SECONDS, MARGIN_SECONDS
 from machina.queue.names import Queue
 from machina.settings import Settings
 from tests.deploy.production import BIN, ROOT
+from tests.deploy.test_containerfile import WORK_DIRECTORY
 from tests.deploy.variables import GUIDE, PASSWORDS, SETTINGS
 from tests.journeys.harness import free_port, wait_until
 
@@ -156,6 +157,21 @@ def test_processes_wait_for_services_that_tell_when_they_are_healthy(
         assert {service["condition"] for service in waited.values()} == {"service_healthy"}
         assert all("test" in services[service]["healthcheck"] for service in waited)
     assert "healthcheck" not in services["api"], "the image's own"
+
+
+def test_the_workers_share_the_files_of_scripts(services: dict[str, dict[str, Any]]) -> None:
+    for name in OURS:
+        assert services[name]["environment"]["MACHINA_WORK_DIR"] == WORK_DIRECTORY
+        mounted = ["work:" + WORK_DIRECTORY] if name != "api" else []
+        assert services[name].get("volumes", []) == mounted
+
+
+def test_the_key_of_the_vault_comes_from_the_same_file_as_the_passwords(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    head = FILE.read_text().partition("name: machina\n")[0]
+    assert re.search(r"MACHINA_VAULT_KEY=.*>> \.env", head)
+    assert all("MACHINA_VAULT_KEY" not in services[name]["environment"] for name in OURS)
 
 
 def test_every_volume_that_is_used_is_declared_and_every_file_exists(

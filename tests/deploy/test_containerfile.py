@@ -9,12 +9,15 @@ import subprocess
 import tomllib
 from typing import Final, NamedTuple
 
+import pytest
+
 from machina.settings import Settings
 from tests.deploy.production import BIN, ROOT
 from tests.deploy.variables import SETTINGS, unknown_variables
 
 CONTAINERFILE: Final = ROOT / "Containerfile"
 SECRETS: Final = {".env", ".machina"}
+WORK_DIRECTORY: Final = "/var/lib/machina/work"
 
 
 class Instruction(NamedTuple):
@@ -81,6 +84,20 @@ def test_it_runs_as_a_number_that_is_not_root() -> None:
     (user,) = values("USER", read_stages()[-1])
     uid, gid = (int(part) for part in user.split(":"))
     assert min(uid, gid) >= 1000
+
+
+def test_scripts_have_a_place_of_their_users_own() -> None:
+    final = read_stages()[-1]
+    (user,) = values("USER", final)
+    uid, gid = user.split(":")
+    assert environment(final)["MACHINA_WORK_DIR"] == WORK_DIRECTORY
+    made = f"install -d -o {uid} -g {gid} {WORK_DIRECTORY}"
+    assert any(made in command for command in values("RUN", final))
+
+
+@pytest.mark.parametrize("file", ["/etc/ssl/certs/ca-certificates.crt", "/usr/share/zoneinfo/"])
+def test_a_base_without_authorities_or_time_zones_does_not_build(file: str) -> None:
+    assert any(f"test -s {file}" in command for command in values("RUN", read_stages()[-1]))
 
 
 def test_it_listens_where_it_says() -> None:

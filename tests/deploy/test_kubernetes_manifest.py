@@ -14,7 +14,7 @@ from machina.cli.server import LINGER_SECONDS, MARGIN_SECONDS
 from machina.queue.names import Queue
 from machina.settings import Settings
 from tests.deploy.production import ROOT
-from tests.deploy.test_containerfile import read_stages, values
+from tests.deploy.test_containerfile import WORK_DIRECTORY, read_stages, values
 from tests.deploy.variables import GUIDE, SETTINGS, unknown_variables
 
 FILE: Final = ROOT / "deploy" / "kubernetes.yaml"
@@ -24,7 +24,7 @@ VERSIONS: Final = {
     "Deployment": "apps/v1",
     "PodDisruptionBudget": "policy/v1",
 }
-SECRET: Final = ("REDIS_URL", "REDIS_PUBSUB_URL", "MONGODB_URL")
+SECRET: Final = ("REDIS_URL", "REDIS_PUBSUB_URL", "MONGODB_URL", "MACHINA_VAULT_KEY")
 Document = dict[str, Any]
 
 
@@ -144,8 +144,20 @@ def test_no_pod_can_do_more_than_it_must(name: str) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert spec["automountServiceAccountToken"] is False
-    assert [mount["mountPath"] for mount in container(name)["volumeMounts"]] == ["/tmp"]
+    work = [] if name == "machina-api" else [WORK_DIRECTORY]
+    assert [mount["mountPath"] for mount in container(name)["volumeMounts"]] == ["/tmp", *work]
     assert {"memory"} <= container(name)["resources"]["limits"].keys()
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_every_volume_of_a_pod_is_mounted_and_bounded(name: str) -> None:
+    volumes = {volume["name"]: volume for volume in pod(name)["volumes"]}
+    assert {mount["name"] for mount in container(name)["volumeMounts"]} == set(volumes)
+    assert all("sizeLimit" in volume["emptyDir"] for volume in volumes.values())
+
+
+def test_some_api_schedules() -> None:
+    assert documents("ConfigMap")["machina-settings"]["data"]["SCHEDULERS"] == "1"
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

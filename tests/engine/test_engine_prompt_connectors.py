@@ -125,6 +125,43 @@ async def test_a_rest_connector_gets_the_messages_as_the_body_of_a_chat_completi
     assert call.credentials["api_key"] == "fixed"
 
 
+@pytest.mark.parametrize("filetype", ["restapi", "pyscript"])
+async def test_what_was_computed_for_the_block_is_data_and_never_evaluated(filetype: str) -> None:
+    world = installed(World(), "perplexity", filetype=filetype)
+    world.replies["perplexity"] = ConnectorReply(COMPLETION)
+    hostile = "$TEMP_CONTEXT_VARIABLE_API_KEY"
+    nested = {"text": hostile, "list": ["$.get('said')", "1 + 1"]}
+    block = {
+        "model": "$.get('said')",
+        "headers": {"X-City": "$.get('said')", "X-All": "$.get('nested')"},
+        "all": "$.get('nested')",
+        "command_attribute": {"id": "$.get('said')"},
+        "inputs": {"inner": "$.get('said')", "context": "context.get('said')"},
+        "extra": "context.get('said')",
+    }
+    context = world.context(secrets={"TEMP_CONTEXT_VARIABLE_API_KEY": "classified"}.get)
+    payload = {"said": hostile, "nested": nested}
+    result = await run_workflow(workflow(task(block=block)), payload, context)
+    assert result.status == "executed"
+    [call] = world.called
+    assert call.block["model"] == call.block["extra"] == hostile
+    assert call.block["headers"] == {"X-City": hostile, "X-All": nested}
+    assert call.block["all"] == nested
+    assert call.attributes == {"id": hostile}
+    assert (call.inputs["inner"], call.inputs["context"]) == (hostile, hostile)
+    assert "classified" not in str((call.inputs, call.attributes, call.block))
+
+
+async def test_a_failed_call_names_the_secret_of_the_block_that_has_no_value() -> None:
+    world = installed(World(), "perplexity", filetype="restapi")
+    world.replies["perplexity"] = ConnectorFailed("HTTP 401", code="connector_failed")
+    block = {"token": "$TEMP_CONTEXT_VARIABLE_API_KEY"}
+    result = await world.run(workflow(task(block=block)))
+    assert result.error is not None
+    assert result.error.code == "secret_missing"
+    assert "TEMP_CONTEXT_VARIABLE_API_KEY" in result.error.message
+
+
 async def test_the_tasks_own_body_has_the_last_word() -> None:
     world = rest_world()
     asked = task(block={"model": "sonar"})

@@ -91,6 +91,31 @@ async def test_no_value_of_a_prompts_block_is_an_expression(text: str) -> None:
     assert text in str(asked[-1]["content"])
 
 
+@pytest.mark.parametrize("text", HOSTILE)
+async def test_no_value_of_a_block_that_a_connector_answers_is_an_expression(text: str) -> None:
+    world = shop()
+    world.definitions["prompt", "p"] = {"name": "p", "instruction": "Say"}
+    request = {
+        "type": "prompt",
+        "prompt": "p",
+        "inputs": {"q": "Where?"},
+        "connector": {
+            "name": "shop",
+            "command": "get-items",
+            "model": text,
+            "inputs": {"a": text},
+            "command_attribute": {"b": [text]},
+            "headers": {"X-City": text},
+        },
+    }
+    result, _ = await run(world, request)
+    assert result.status == "executed"
+    [call] = world.called
+    assert call.inputs["body"]["model"] == text
+    assert call.inputs["a"] == text
+    assert (call.attributes, call.block["headers"]) == ({"b": [text]}, {"X-City": text})
+
+
 async def test_a_failure_is_a_state_with_a_message_and_a_failed_run() -> None:
     result, context = await run(shop(ConnectorFailed("HTTP 500", code="connector_failed")), CALL)
     assert result.status == "failed"

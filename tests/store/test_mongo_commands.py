@@ -68,6 +68,7 @@ async def test_indexes_are_made_once_as_they_are_declared(
             "unique": True,
             "partialFilterExpression": {"project": {"$gte": ""}, "name": {"$gte": ""}},
         },
+        {"key": {"updated": 1, "_id": 1}, "name": "updated"},
         {
             "key": {"project": 1, "_id": 1},
             "name": "project_first",

@@ -82,6 +82,37 @@ async def test_the_endpoint_answers_when_one_is_configured(
     assert (seen.body["model"], seen.bears("sk-main")) == (model, True)
 
 
+@pytest.mark.parametrize("name", ["openai", "google-genai", "my-own-llm", None])
+@pytest.mark.parametrize("provider", ["openai-compatible", "elsewhere", None])
+async def test_no_template_can_send_the_operators_key_elsewhere(
+    make: Make, server: ProviderServer, name: str | None, provider: str | None
+) -> None:
+    async with ProviderServer() as elsewhere:
+        hostile = {
+            "name": name,
+            "provider": provider,
+            "base_url": elsewhere.base_url,
+            "api_base": elsewhere.base_url,
+            "url": elsewhere.base_url,
+            "endpoint": elsewhere.base_url,
+            "api_key": "sk-of-the-author",
+            "api_key_variable": "OPERATORS_OTHER_KEY",
+            "headers": {"Host": "elsewhere.test"},
+            "model": "n=1",
+        }
+        providers = await make(
+            environ={"OPERATORS_OTHER_KEY": "sk-other"},
+            OPENAI_BASE_URL=server.base_url,
+            OPENAI_API_KEY="sk-main",
+            MACHINA_MODEL="n=1",
+        )
+        await say(providers, hostile)
+        await providers.embedder_for(hostile).embed(["a"])
+        assert not elsewhere.requests
+        assert [seen.bears("sk-main") for seen in server.requests] == [True, True]
+        assert "sk-o" not in str(server.requests)
+
+
 async def test_vectors_of_the_endpoint_have_a_space_of_their_own(
     make: Make, server: ProviderServer
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from machina.connectors.scripts import ScriptConnector
 from machina.errors import MachinaError
 from machina.observability.supervision import Supervisor
 from machina.resources import Resources
@@ -16,6 +17,7 @@ from machina.settings import Settings
 from machina.store.definitions import Kind
 from machina.worker.app import Seat
 from machina.worker.crew import WorkerCrew, open_crew
+from machina.worker.interrupts import Interrupt
 from tests.builders import workflow
 from tests.fleet import PROJECT, ask, get_run, make_settings, open_process, open_worker, watch
 from tests.running import eventually
@@ -115,6 +117,27 @@ async def test_a_cancelled_run_ends_its_script_at_once(
     await execution
     assert asyncio.get_running_loop().time() - began < 2
     assert (await get_run(api, run)).status == "cancelled"
+
+
+async def test_a_run_handed_back_leaves_no_process_and_keeps_its_files(
+    api: Resources, worker: WorkerCrew, settings: Settings
+) -> None:
+    flow = print_flow(RENDER, call("wait"))
+    flow["tasks"][1]["connector"]["name"] = "press2"  # a child of its own: the first one is idle
+    other = PRESS | {"name": "press2", "filecontent": SOURCE + "# another"}
+    await api.store.definitions.save(PROJECT, "connector", other)
+    run = await submit(api, flow)
+    execution = asyncio.create_task(worker.execute(run.id))
+    directory = Path(settings.data_dir or "") / "work" / "runs" / run.id
+    await eventually((directory / "begun").exists)
+    scripts = worker._connectors._types["pyscript"]
+    assert isinstance(scripts, ScriptConnector)
+    assert len(scripts._children) == 2
+    worker.interrupt_all(Interrupt.DRAIN)
+    await execution
+    assert (await get_run(api, run)).status == "scheduled"
+    assert len(scripts._children) == 0
+    assert list(directory.glob("**/*.pdf"))
 
 
 @pytest.fixture

@@ -59,7 +59,13 @@ class Children:
 
     async def forget(self, run_id: str) -> None:
         """Ends all children of a run."""
-        mine = [child for child in (*self._idle, *self._busy) if child.key[0] == run_id]
+        await self._end([child for child in (*self._idle, *self._busy) if child.key[0] == run_id])
+
+    async def forget_idle(self, run_id: str) -> None:
+        """Ends the children of a run that do nothing just now."""
+        await self._end([child for child in self._idle if child.key[0] == run_id])
+
+    async def _end(self, mine: list[Child]) -> None:
         for child in mine:
             self._idle.pop(child, None)
             child.is_reusable = False

@@ -88,6 +88,10 @@ class ScriptConnector:
         await self._children.forget(run_id)
         await asyncio.to_thread(self._directories.forget, run_id)
 
+    async def leave(self, run_id: str) -> None:
+        """Ends the processes that wait for the next call of a run; its directory stays."""
+        await self._children.forget_idle(run_id)
+
     def describe(self) -> dict[str, Any]:
         """Level, network, limits, and what they do not stop."""
         return dict(self._told)
@@ -178,6 +182,9 @@ class ScriptsOff:
         """No run has one."""
 
     async def forget(self, run_id: str) -> None:
+        """There is nothing of the run."""
+
+    async def leave(self, run_id: str) -> None:
         """There is nothing of the run."""
 
     def describe(self) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class TaskCall:
     credentials: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The resolved context variables of the task's connector: of the workflow, else of the agent,
     else its own."""
+    is_data: bool = False
+    """The task was asked for over the API: its connector block and prompt are no expressions."""
 
 
 @dataclass(frozen=True, slots=True)

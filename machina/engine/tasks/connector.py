@@ -32,23 +32,37 @@ async def run_connector(call: TaskCall) -> TaskResult:
         SecretMissing: it failed, and a secret it was to get has no value.
         ExpressionFailed: a command attribute or a field of the connector block.
     """
-    name, command = (_read_name(call, field) for field in NAMES)
-    block = await _evaluate(call, _fields_of(call.task.connector), "connector")
+    written = call.task.connector
+    for field in NAMES:
+        _read_name(call, written, field)
+    nested = {field: _read_block(call, written, field) for field in (*ATTRIBUTES, INPUTS)}
+    block = {field: written[field] for field in NAMES}
+    block |= await _evaluate(call, _fields_of(written), "connector")
+    for field, values in nested.items():
+        block[field] = await _evaluate(call, values, f"connector.{field}")
+    return await call_connector(call, block)
+
+
+async def call_connector(call: TaskCall, block: Mapping[str, Any]) -> TaskResult:
+    """As `run_connector`, with the block of the connector as it is: nothing of it is evaluated.
+
+    Raises:
+        DefinitionInvalid: a field of the block has the wrong shape.
+        ConnectorFailed, SecretMissing: as `run_connector` does.
+    """
+    name, command = (_read_name(call, block, field) for field in NAMES)
     attributes: dict[str, Any] = {}
     for field in ATTRIBUTES:
-        written = _read_block(call, field)
-        attributes |= await _evaluate(call, written, f"connector.{field}")
-    inner = await _evaluate(call, _read_block(call, INPUTS), f"connector.{INPUTS}")
-    definition = await call.ctx.doors.definition(Kind.CONNECTOR, name)
+        attributes |= _read_block(call, block, field)
     made = ConnectorCall(
         run_id=call.ctx.run_id,
         name=name,
         command=command,
-        definition=definition,
-        inputs={**inner, **call.inputs},
+        definition=await call.ctx.doors.definition(Kind.CONNECTOR, name),
+        inputs={**_read_block(call, block, INPUTS), **call.inputs},
         attributes=attributes,
         credentials=call.credentials,
-        block=block,
+        block=_fields_of(block),
         where=call.where,
     )
     try:
@@ -86,15 +100,15 @@ async def _evaluate(call: TaskCall, values: Mapping[str, Any], place: str) -> di
     }
 
 
-def _read_name(call: TaskCall, field: str) -> str:
-    value = call.task.connector.get(field)
+def _read_name(call: TaskCall, block: Mapping[str, Any], field: str) -> str:
+    value = block.get(field)
     if isinstance(value, str) and value.strip():
         return value.strip()
     raise DefinitionInvalid(f"connector.{field} of {call.where} must be a text.")
 
 
-def _read_block(call: TaskCall, field: str) -> Mapping[str, Any]:
-    value = call.task.connector.get(field)
+def _read_block(call: TaskCall, block: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = block.get(field)
     if value is None:
         return {}
     if isinstance(value, Mapping):

@@ -13,7 +13,7 @@ from machina.definitions import Kind, Prompt
 from machina.engine.blocks import evaluate_value
 from machina.engine.tasks.answers import AnswerInvalid, read_checked
 from machina.engine.tasks.base import TaskCall, TaskResult
-from machina.engine.tasks.connector import run_connector
+from machina.engine.tasks.connector import call_connector
 from machina.engine.tasks.conversation import Conversation
 from machina.engine.tasks.messages import build_messages
 from machina.errors import ConnectorFailed, TaskFailed
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 COMMANDS: Final = ("invoke_prompt", "invoke_chat")
 """Commands of LLM connectors that stand for "ask the model"."""
+_COMPUTED: Final = ("$", "context.", "context[")
 MILLISECONDS_FROM: Final = 600
 """A `timeout` above this cannot mean seconds: authors then wrote milliseconds."""
 
@@ -53,7 +54,7 @@ async def _load_prompt(call: TaskCall) -> Prompt | None:
     """The prompt that the task names, else the one of the task's own name; None: free text."""
     named = call.task.raw.get("prompt")
     name = named.get("name") if isinstance(named, Mapping) else named
-    if _is_computed(name):
+    if _is_computed(name) and not call.is_data:
         name = await evaluate_value(call.ctx, name, call.scope, f"{call.where}, prompt.name")
     name = name.strip() if isinstance(name, str) and name.strip() else call.task.name
     raw = await call.ctx.doors.definition(Kind.PROMPT, name)
@@ -64,22 +65,43 @@ async def _load_prompt(call: TaskCall) -> Prompt | None:
 
 
 async def _read_block(call: TaskCall, prompt: Prompt | None) -> dict[str, Any]:
-    """The connector block: the task's own over the prompt's default, computed values computed."""
+    """The connector block: the task's own over the prompt's default, computed values computed.
+
+    From here on nothing of it is evaluated: what was computed may be data.
+    """
     own = {key: value for key, value in call.task.connector.items() if value is not None}
-    block = {**(prompt.connector if prompt else {}), **own}
-    for key, value in block.items():
-        if _is_computed(value):
-            where = f"{call.where}, connector.{key}"
-            block[key] = await evaluate_value(call.ctx, value, call.scope, where)
-    command = block.get("command")
-    block["command"] = command.strip() if isinstance(command, str) else ""
-    block["command"] = block["command"] or COMMANDS[0]
+    default = prompt.connector if prompt else {}
+    if call.is_data:
+        block = {**await _computed(call, default), **own}
+    else:
+        block = await _computed(call, {**default, **own})
+    block["command"] = _command(block)
     return block
+
+
+async def _computed(call: TaskCall, written: Mapping[str, Any]) -> dict[str, Any]:
+    """Each value once; what is nested means something to connectors, not to models."""
+    block: dict[str, Any] = {}
+    for key in sorted(written, key=lambda key: key != "command"):
+        value = written[key]
+        nested = isinstance(value, dict | list) and _command(block) not in COMMANDS
+        if nested or _is_computed(value):
+            where = f"{call.where}, connector.{key}"
+            value = await evaluate_value(call.ctx, value, call.scope, where)
+        block[key] = value
+    return block
+
+
+def _command(block: Mapping[str, Any]) -> str:
+    command = block.get("command")
+    return (command.strip() if isinstance(command, str) else "") or COMMANDS[0]
 
 
 def _is_computed(value: Any) -> bool:
     """Whether a value of a block is an expression; names of models and connectors are none."""
-    return isinstance(value, str) and ("$" in value or value.strip()[:1] in ("'", '"'))
+    return isinstance(value, str) and (
+        any(mark in value for mark in _COMPUTED) or value.strip()[:1] in ("'", '"')
+    )
 
 
 def _is_live(block: Mapping[str, Any]) -> bool:
@@ -119,8 +141,7 @@ async def _ask_connector(
     else:
         body = inputs.get("body")
         inputs = {"body": {**_body(request), **(body if isinstance(body, Mapping) else {})}}
-    task = replace(call.task, connector=dict(block))
-    result = await run_connector(replace(call, task=task, inputs=inputs))
+    result = await call_connector(replace(call, inputs=inputs), block)
     answer = result.subject
     data = answer.value if isinstance(answer, ConnectorResult) else answer
     text = data if isinstance(data, str) else _said(data)

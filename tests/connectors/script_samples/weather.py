@@ -1,6 +1,7 @@
 """A script as authors write them: constants, helpers, a dataclass, a lazy import."""
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 UNIT = "C"
 
@@ -16,7 +17,7 @@ def _shout(text: str) -> str:
     return text.upper()
 
 
-def forecast(request_data: dict) -> dict:
+def forecast(request_data: dict[str, Any]) -> dict[str, Any]:
     import statistics
 
     params = request_data.get("params") or request_data.get("inputs", {})

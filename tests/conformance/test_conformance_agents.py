@@ -1,0 +1,17 @@
+"""Connectors, prompts, documents, agents and skills as the format describes them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from tests.conformance.case_files import Case
+from tests.conformance.runner import Deployment
+
+FOLDER: Final = "agents"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_server_does_what_the_case_says(case: Case, deployment: Deployment) -> None:
+    await deployment.prove(case)

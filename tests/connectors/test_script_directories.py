@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from machina.connectors.scripts.bubblewrap import SANDBOX_TMP, wrap
 from machina.connectors.scripts.directories import STALE_SECONDS, RunDirectories, remove, size_of
 from tests.connectors.scripting import OTHER_RUN, RUN, body, opened, run, script_settings
 
@@ -167,3 +170,52 @@ def content(path: Path) -> str:
 
 def there(path: Path) -> bool:
     return path.exists()
+
+
+def test_all_children_of_a_run_get_the_same_user_when_they_start_side_by_side(
+    tmp_path: Path,
+) -> None:
+    directories = RunDirectories(script_settings(tmp_path), other_uid=True)
+    directories.open()
+    try:
+        for number in range(20):
+            ready = threading.Barrier(4)
+
+            def claim(ready: threading.Barrier = ready, run_id: str = f"run{number}") -> int | None:
+                ready.wait()
+                return directories.claim(run_id)[1]
+
+            with ThreadPoolExecutor(4) as pool:
+                claimed = [pool.submit(claim) for _ in range(4)]
+            assert len({one.result() for one in claimed}) == 1
+    finally:
+        directories.close()
+
+
+def test_an_interpreter_below_tmp_is_not_hidden_by_the_tmp_of_the_run(tmp_path: Path) -> None:
+    line = wrap(
+        ["/tmp/venv/bin/python"],
+        readable=["/tmp/venv"],
+        directory=tmp_path,
+        environ={},
+        own_user_space=False,
+        keep_setuid=False,
+        network=False,
+    )
+    assert line.index(SANDBOX_TMP) < line.index("/tmp/venv")
+
+
+@pytest.mark.parametrize("interpreter", ["/tmp/venv", "/usr"])
+def test_only_an_interpreter_below_tmp_needs_to_pass_the_directory_of_the_run(
+    tmp_path: Path, interpreter: str
+) -> None:
+    line = wrap(
+        ["python"],
+        readable=[interpreter],
+        directory=tmp_path,
+        environ={},
+        own_user_space=False,
+        keep_setuid=True,
+        network=False,
+    )
+    assert ("CAP_DAC_READ_SEARCH" in line) is (interpreter == "/tmp/venv")

@@ -39,19 +39,26 @@ def wrap(
     if own_user_space:
         line += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     line += ["--cap-drop", "ALL"]
+    places = [Path(path) for path in readable]
     if keep_setuid:
         line += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        if any(path.is_relative_to(SANDBOX_TMP) for path in places):
+            # To pass the run's own directory, closed to root, on the way to the interpreter; given
+            # up with the rest when the child becomes the run's user.
+            line += ["--cap-add", "CAP_DAC_READ_SEARCH"]
     if not network:
         line.append("--unshare-net")
-    made: set[Path] = set()
-    for path in map(Path, readable):
+    # First, so that an interpreter below the real /tmp is mounted over it and not hidden by it.
+    line += ["--bind", str(directory), SANDBOX_TMP]
+    made = {Path(SANDBOX_TMP)}
+    for path in places:
         line += _parents(path, made)
         # A link of the system, as /lib is one today, stays what it is.
         if path.parent == Path("/") and path.is_symlink():
             line += ["--symlink", os.readlink(path), str(path)]
         else:
             line += ["--ro-bind-try", str(path), str(path)]
-    line += ["--proc", "/proc", "--dev", "/dev", "--bind", str(directory), SANDBOX_TMP]
+    line += ["--proc", "/proc", "--dev", "/dev"]
     line += [*_parents(directory, made), "--bind", str(directory), str(directory)]
     for name, value in environ.items():
         line += ["--setenv", name, value]

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,7 @@ class RunDirectories:
         self._base: Path | None = None
         self._lock: int | None = None
         self._mine: set[str] = set()
+        self._claiming = threading.Lock()
         self.other_uid = other_uid
 
     @property
@@ -88,6 +90,10 @@ class RunDirectories:
 
     def claim(self, run_id: str) -> tuple[Path, int | None]:
         """Makes the directory of a run, or takes it over, with the user number its scripts have."""
+        with self._claiming:  # two children of one run must get the same user
+            return self._claim(run_id)
+
+    def _claim(self, run_id: str) -> tuple[Path, int | None]:
         directory = self.path(run_id)
         directory.mkdir(mode=0o700, exist_ok=True)
         if run_id not in self._mine:

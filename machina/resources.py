@@ -24,8 +24,9 @@ from machina.errors import SettingsInvalid
 from machina.eventlog import (
     EventLogReader,
     EventLogWriter,
+    LogClient,
     LogKeys,
-    make_log_clients,
+    make_log_client,
     make_log_keys,
     ring_cancel,
 )
@@ -70,7 +71,7 @@ class Resources:
     store: Store
     keyring: Keyring
     queue_client: Redis
-    log_client: Redis
+    log_client: LogClient
     log_keys: LogKeys
     writer: EventLogWriter
     reader: EventLogReader
@@ -91,7 +92,9 @@ class Resources:
         return {
             shown.process.alive.labels(process): lambda: 1,
             shown.log.outbox_bytes: lambda: self.writer.pending_bytes,
-            connections.labels(process, "log"): lambda: count_connections(self.log_client),
+            connections.labels(process, "log"): lambda: (
+                count_connections(self.log_client) + self.log_client.spoken_connections
+            ),
             connections.labels(process, "queue"): lambda: count_connections(self.queue_client),
         }
 
@@ -133,9 +136,8 @@ async def open_resources(
         store = await stack.enter_async_context(open_store(settings, metrics))
         queue_client = make_queue_client(settings.redis_url)
         stack.push_async_callback(queue_client.aclose)
-        log_client, blocking_client = make_log_clients(settings.log_redis_url)
+        log_client = make_log_client(settings.log_redis_url)
         stack.push_async_callback(log_client.aclose)
-        stack.push_async_callback(blocking_client.aclose)
         holder = Holder(f"{process}-{socket.gethostname()}-{os.getpid()}")
         resources = _compose(settings, store, queue_client, log_client, holder, may_commit, metrics)
         stack.push_async_callback(resources.writer.aclose)
@@ -146,7 +148,7 @@ def _compose(
     settings: Settings,
     store: Store,
     queue_client: Redis,
-    log_client: Redis,
+    log_client: LogClient,
     holder: Holder,
     may_commit: Callable[[], bool],
     metrics: Metrics,

@@ -11,7 +11,7 @@ import structlog
 from blockbuster import blockbuster_ctx
 from redis.asyncio import Redis
 
-from machina.eventlog.clients import make_log_clients
+from machina.eventlog.clients import make_log_client
 from tests.services import RedisServer, find_redis_6, find_redis_7, require
 
 
@@ -63,10 +63,9 @@ def own_redis() -> Iterator[RedisServer]:
 @pytest.fixture
 async def log_client(redis_server: RedisServer) -> AsyncIterator[Redis]:
     """The command client of the event log on `redis_server`."""
-    commands, blocking = make_log_clients(redis_server.url)
+    commands = make_log_client(redis_server.url)
     yield commands
     await commands.aclose()
-    await blocking.aclose()
 
 
 def empty(server: RedisServer) -> RedisServer:

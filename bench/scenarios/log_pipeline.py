@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
 
-from machina.eventlog import make_log_clients
+from machina.eventlog import make_log_client
 from machina.events import Event, encode
 from machina.ids import EventId
 
@@ -33,8 +33,8 @@ class PipelinedLog:
         self._pending: list[tuple[int, EventId, bytes]] = []
         self._rung: dict[int, None] = {}
         self._filled, self._bell = asyncio.Event(), asyncio.Event()
-        self._commands, _ = make_log_clients(url)
-        self._reading, _ = make_log_clients(url)
+        self._commands = make_log_client(url)
+        self._reading = make_log_client(url)
 
     async def append(self, index: int) -> None:
         """One more piece of run number `index`."""

@@ -14,7 +14,7 @@ from bench.machine import cpu_of
 from bench.processes import RedisChild, running_redis
 from bench.result import Cell, Goal, Result, Scenario, Session, Table
 from bench.scenarios.log_pipeline import PipelinedLog
-from machina.eventlog import EventLogReader, EventLogWriter, make_log_clients, make_log_keys
+from machina.eventlog import EventLogReader, EventLogWriter, make_log_client, make_log_keys
 from machina.eventlog.writer import AttemptLog
 from machina.events import Event
 from machina.ids import BEGINNING, RunId, make_mint
@@ -62,8 +62,8 @@ class ProductLog:
 async def open_product_log(redis: RedisChild, runs: int) -> AsyncIterator[Log]:
     """Writer and reader on connections of their own, one viewer per run."""
     keys = make_log_keys("bench")
-    commands, _ = make_log_clients(redis.url)
-    reading, _ = make_log_clients(redis.url)
+    commands = make_log_client(redis.url)
+    reading = make_log_client(redis.url)
     writer = EventLogWriter(commands, keys, outbox_bytes=1 << 26, outbox_seconds=30)
     reader = EventLogReader(reading, keys)
     mint = make_mint()

@@ -1,4 +1,4 @@
-"""Redis clients for the event log, with redis-py's dangerous defaults replaced."""
+"""The Redis client of the event log, with redis-py's dangerous defaults replaced."""
 
 from __future__ import annotations
 
@@ -9,23 +9,47 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from machina.eventlog.direct import Commands, Direct
-from machina.eventlog.protocol import Pooled, can_speak_to
+from machina.eventlog.protocol import (
+    OnLost,
+    OnReply,
+    Pooled,
+    RedisProtocol,
+    can_speak_to,
+    connect,
+)
 
-COMMAND_CONNECTIONS: Final = 5
+MOST_CONNECTIONS: Final = 5
 """Of redis-py: rare commands, and subscriptions where they cannot be spoken by hand."""
-BLOCKING_CONNECTIONS: Final = 2
 COMMAND_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 2.0
 
 
 class LogClient(Redis):
-    """redis-py for what is rare, and one connection spoken by hand for what every event needs."""
+    """redis-py for what is rare, connections spoken by hand for what every event needs."""
 
     commands: Commands
-    """Set when it is made."""
+    """The quickest way to the server. Set when the client is made."""
+    by_hand: list[RedisProtocol]
+    """The connections spoken by hand; those that are gone are let go at the next one."""
+
+    @property
+    def can_be_spoken_to(self) -> bool:
+        """Whether `connect` works with this server."""
+        return can_speak_to(self.connection_pool)
+
+    async def connect(self, on_reply: OnReply, on_lost: OnLost) -> tuple[RedisProtocol, int]:
+        """A new connection by hand; see `protocol.connect`. Whoever opens it closes it."""
+        opened = await connect(self.connection_pool.connection_kwargs, on_reply, on_lost)
+        self.by_hand = [one for one in self.by_hand if not one.is_closed] + [opened[0]]
+        return opened
+
+    @property
+    def spoken_connections(self) -> int:
+        """How many connections are open besides those of redis-py."""
+        return sum(not one.is_closed for one in self.by_hand)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        """Closes both."""
+        """Closes the connection of `commands` and those of redis-py."""
         await self.commands.aclose()
         await super().aclose(close_connection_pool)
 
@@ -35,26 +59,19 @@ def commands_of(client: Redis) -> Commands:
     return client.commands if isinstance(client, LogClient) else Pooled(client)
 
 
-def make_log_clients(url: str) -> tuple[LogClient, LogClient]:
-    """A client for commands and one for reads that block; nothing is connected yet.
+def make_log_client(url: str) -> LogClient:
+    """A client that keeps a constant number of connections; nothing is connected yet.
 
-    Both keep a constant number of connections and wait for a free one instead of failing. Neither
-    retries by itself: whoever calls knows whether a command may be sent twice. Commands give up
-    after five seconds; blocking reads bring their own time limits. Close both with `aclose`.
+    It waits for a free connection instead of failing, and gives up on a command after five seconds.
+    It does not retry by itself: whoever calls knows whether a command may be sent twice. Close it
+    with `aclose`.
     """
-    return (
-        _make_client(url, COMMAND_CONNECTIONS, COMMAND_SECONDS),
-        _make_client(url, BLOCKING_CONNECTIONS, None),
-    )
-
-
-def _make_client(url: str, connections: int, seconds: float | None) -> LogClient:
     options: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
         url,
-        max_connections=connections,
+        max_connections=MOST_CONNECTIONS,
         timeout=COMMAND_SECONDS,
-        socket_timeout=seconds,
+        socket_timeout=COMMAND_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
         retry=Retry(NoBackoff(), 0),
         protocol=2,  # the same speed as 3, and no handshake that older servers refuse
@@ -62,5 +79,8 @@ def _make_client(url: str, connections: int, seconds: float | None) -> LogClient
         **options,
     )
     client = cast(LogClient, LogClient.from_pool(pool))
-    client.commands = Direct(client) if can_speak_to(client) else Pooled(client)
+    client.by_hand = []
+    seconds = pool.connection_kwargs["socket_timeout"]
+    direct = client.can_be_spoken_to
+    client.commands = Direct(client.connect, seconds) if direct else Pooled(client)
     return client

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
 
 from redis import exceptions
-from redis.asyncio import Redis
 
-from machina.eventlog.protocol import RedisProtocol, connect
+from machina.eventlog.protocol import OnLost, OnReply, RedisProtocol
 
-COMMAND_SECONDS: Final = 5.0
-"""How long a reply may take before the connection counts as dead."""
+Connect = Callable[[OnReply, OnLost], Awaitable[tuple[RedisProtocol, int]]]
+"""Opens a connection; also says how many replies of the handshake will come."""
 
 
 class Commands(Protocol):
@@ -39,9 +39,10 @@ class _Asked(NamedTuple):
 class Direct:
     """Commands in flight are answered in order. A lost connection fails them all, once."""
 
-    def __init__(self, client: Redis) -> None:
-        self._client = client
-        self._seconds = client.connection_pool.connection_kwargs.get("socket_timeout")
+    def __init__(self, connect: Connect, limit_seconds: float) -> None:
+        """`limit_seconds` is how long a reply may take before the connection counts as dead."""
+        self._connect = connect
+        self._limit = limit_seconds
         self._asked: deque[_Asked] = deque()
         self._connection: RedisProtocol | None = None
         self._given_up: RedisProtocol | None = None
@@ -67,10 +68,6 @@ class Direct:
         if self._given_up is not None:
             await self._given_up.aclose()
 
-    @property
-    def _limit(self) -> float:
-        return self._seconds or COMMAND_SECONDS
-
     async def _open(self) -> RedisProtocol:
         async with self._opening:
             if self._connection is not None:  # opened by another command meanwhile
@@ -81,7 +78,7 @@ class Direct:
                 if opened and self._connection is opened[0]:  # an older one's end means nothing
                     self._lose(error)
 
-            connection, replies = await connect(self._client, self._take, lose)
+            connection, replies = await self._connect(self._take, lose)
             opened.append(connection)
             now = asyncio.get_running_loop().time()
             self._asked.extend(_Asked(now, None) for _ in range(replies))

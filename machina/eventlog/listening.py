@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from machina.eventlog.asking import ask
 from machina.eventlog.backoff import Backoff
-from machina.eventlog.protocol import can_speak_to, connect
+from machina.eventlog.clients import LogClient
 
 log = structlog.get_logger(__name__)
 
@@ -39,26 +39,23 @@ async def listen(
         backoff.reset()
         on_connected()
 
-    hear = _hear_directly if can_speak_to(client) else _hear_pooled
+    by_hand = isinstance(client, LogClient) and client.can_be_spoken_to
     while True:
+        ear = _Ear(on_message, connected)
         try:
-            await hear(client, channel, on_message, connected, quiet_seconds)
+            if by_hand:
+                await _hear_directly(cast(LogClient, client), channel, ear, quiet_seconds)
+            else:
+                await _hear_pooled(client, channel, ear, quiet_seconds)
         except (RedisError, OSError) as error:
             if backoff.failures == 0:
                 log.warning("listener.disconnected", channel=channel, error=repr(error))
             await asyncio.sleep(backoff.next_pause())
 
 
-async def _hear_directly(
-    client: Redis,
-    channel: str,
-    on_message: Callable[[bytes], None],
-    on_connected: Callable[[], None],
-    quiet_seconds: float,
-) -> None:
-    """One connection, to its end; see `protocol`."""
-    ear = _Ear(on_message, on_connected)
-    connection, _ = await connect(client, ear.hear, ear.lose)
+async def _hear_directly(client: LogClient, channel: str, ear: _Ear, quiet_seconds: float) -> None:
+    """One connection by hand, to its end."""
+    connection, _ = await client.connect(ear.hear, ear.lose)
     try:
         connection.send("SUBSCRIBE", channel)
         while True:
@@ -77,8 +74,8 @@ class _Ear:
     def __init__(
         self, on_message: Callable[[bytes], None], on_connected: Callable[[], None]
     ) -> None:
-        self._on_message = on_message
-        self._on_connected = on_connected
+        self.on_message = on_message
+        self.on_connected = on_connected
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heard = 0
 
@@ -90,9 +87,9 @@ class _Ear:
         elif isinstance(reply, list) and not self._end.done():
             try:
                 if reply[0] == b"message":
-                    self._on_message(reply[2])
+                    self.on_message(reply[2])
                 elif reply[0] == b"subscribe":
-                    self._on_connected()
+                    self.on_connected()
             except Exception as error:  # noqa: BLE001  # raised where the listener is awaited
                 self.lose(error)
 
@@ -116,22 +113,16 @@ class _Ear:
         self._end.cancel()
 
 
-async def _hear_pooled(
-    client: Redis,
-    channel: str,
-    on_message: Callable[[bytes], None],
-    on_connected: Callable[[], None],
-    quiet_seconds: float,
-) -> None:
+async def _hear_pooled(client: Redis, channel: str, ear: _Ear, quiet_seconds: float) -> None:
     """One connection of redis-py, to its end."""
     async with client.pubsub() as pubsub:
         await ask(pubsub.subscribe(channel))
         while True:
             message = await _next_message(pubsub, quiet_seconds)
             if message["type"] == "message":
-                on_message(message["data"])
+                ear.on_message(message["data"])
             elif message["type"] == "subscribe":
-                on_connected()
+                ear.on_connected()
 
 
 async def _next_message(pubsub: PubSub, quiet_seconds: float) -> dict[str, Any]:

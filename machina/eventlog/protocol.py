@@ -14,9 +14,12 @@ from typing import Any, Final, cast
 
 import hiredis
 from redis import exceptions
-from redis.asyncio import Connection, Redis, UnixDomainSocketConnection
+from redis.asyncio import Connection, ConnectionPool, Redis, UnixDomainSocketConnection
 
 from machina.eventlog.asking import ask
+
+OnReply = Callable[[Any], None]
+OnLost = Callable[[Exception], None]
 
 _NOTHING: Final = object()
 
@@ -36,9 +39,8 @@ def make_error(text: str) -> exceptions.RedisError:
     return _BY_CODE.get(text.partition(" ")[0], exceptions.ResponseError)(text)
 
 
-def can_speak_to(client: Redis) -> bool:
-    """Whether the client's server can be spoken to by hand: a plain socket, a fixed password."""
-    pool = client.connection_pool
+def can_speak_to(pool: ConnectionPool) -> bool:
+    """Whether the pool's server can be spoken to by hand: a plain socket, a fixed password."""
     plain = pool.connection_class in (Connection, UnixDomainSocketConnection)
     return plain and pool.connection_kwargs.get("credential_provider") is None
 
@@ -46,9 +48,7 @@ def can_speak_to(client: Redis) -> bool:
 class RedisProtocol(asyncio.Protocol):
     """One connection: bytes in, replies out. Made by `connect`."""
 
-    def __init__(
-        self, on_reply: Callable[[Any], None], on_lost: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, on_reply: OnReply, on_lost: OnLost) -> None:
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
@@ -80,6 +80,11 @@ class RedisProtocol(asyncio.Protocol):
             raise exceptions.ConnectionError("The connection to Redis is not made.")
         self._transport.write(hiredis.pack_command(command))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._closed.is_set()
+
     def abort(self) -> None:
         """Drops the connection."""
         if self._transport is not None:
@@ -92,14 +97,13 @@ class RedisProtocol(asyncio.Protocol):
 
 
 async def connect(
-    client: Redis, on_reply: Callable[[Any], None], on_lost: Callable[[Exception], None]
+    options: Mapping[str, Any], on_reply: OnReply, on_lost: OnLost
 ) -> tuple[RedisProtocol, int]:
-    """Connects to the client's server; also says how many replies of the handshake will come.
+    """Connects by the settings of a pool; also says how many replies of the handshake will come.
 
     Raises:
         redis.exceptions.RedisError, OSError: the server cannot be reached in time.
     """
-    options = client.connection_pool.connection_kwargs
     loop = asyncio.get_running_loop()
 
     def make() -> RedisProtocol:

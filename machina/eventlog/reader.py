@@ -64,7 +64,7 @@ class EventLogReader:
         rng: random.Random | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """`client` should have a small pool that waits; see `make_log_clients`."""
+        """`client` should have a small pool that waits; see `make_log_client`."""
         self._client = client
         self._keys = keys
         self._reads = LogReads(client)

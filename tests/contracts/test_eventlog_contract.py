@@ -10,7 +10,7 @@ from fakeredis import FakeAsyncRedis, FakeRedis
 from redis.asyncio import Redis
 
 from machina.eventlog.answers import Answer
-from machina.eventlog.clients import make_log_clients
+from machina.eventlog.clients import make_log_client
 from machina.eventlog.keys import make_log_keys
 from machina.eventlog.script import AppendScript, Batch, Verdict
 from machina.ids import RunId
@@ -34,13 +34,12 @@ def fake_redis_loaded() -> None:
 async def server(request: pytest.FixtureRequest, fake_redis_loaded: None) -> AsyncIterator[Redis]:
     """An empty server of each kind."""
     if request.param == "fakeredis":
-        clients: tuple[Redis, ...] = (FakeAsyncRedis(protocol=2, driver_info=None),)
+        client: Redis = FakeAsyncRedis(protocol=2, driver_info=None)
     else:
         fixture = "redis_6" if request.param == "redis-6.2" else "redis_7"
-        clients = make_log_clients(empty(request.getfixturevalue(fixture)).url)
-    yield clients[0]
-    for client in clients:
-        await client.aclose()
+        client = make_log_client(empty(request.getfixturevalue(fixture)).url)
+    yield client
+    await client.aclose()
 
 
 @pytest.fixture

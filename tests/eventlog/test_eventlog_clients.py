@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from machina.eventlog.asking import ask
-from machina.eventlog.clients import BLOCKING_CONNECTIONS, COMMAND_CONNECTIONS, make_log_clients
+from machina.eventlog.clients import MOST_CONNECTIONS, make_log_client
 from tests.services import RedisServer
 
 
@@ -18,23 +18,20 @@ async def _ping(client: Redis) -> bool:
     return bool(await reply)
 
 
-async def test_clients_wait_for_a_connection_instead_of_failing(
+async def test_a_client_waits_for_a_connection_instead_of_failing(
     redis_server: RedisServer,
 ) -> None:
-    clients = make_log_clients(redis_server.url)
-    for client, most in zip(clients, (COMMAND_CONNECTIONS, BLOCKING_CONNECTIONS), strict=True):
-        assert all(await asyncio.gather(*(_ping(client) for _ in range(200))))
-        with redis_server.connect() as outside:
-            assert len(outside.client_list()) == most + 1
-        await client.aclose()
+    client = make_log_client(redis_server.url)
+    assert all(await asyncio.gather(*(_ping(client) for _ in range(200))))
+    with redis_server.connect() as outside:
+        assert len(outside.client_list()) == MOST_CONNECTIONS + 1
+    await client.aclose()
 
 
-async def test_a_blocking_read_may_last_longer_than_a_command(redis_server: RedisServer) -> None:
-    commands, blocking = make_log_clients(f"{redis_server.url}")
-    assert commands.connection_pool.connection_kwargs["socket_timeout"] == 5
-    assert blocking.connection_pool.connection_kwargs["socket_timeout"] is None
-    await commands.aclose()
-    await blocking.aclose()
+async def test_a_command_has_a_time_limit(redis_server: RedisServer) -> None:
+    client = make_log_client(redis_server.url)
+    assert client.connection_pool.connection_kwargs["socket_timeout"] == 5
+    await client.aclose()
 
 
 async def test_a_cancellation_is_raised_even_when_the_call_swallowed_it() -> None:
@@ -58,7 +55,7 @@ async def test_a_cancellation_is_raised_even_when_the_call_swallowed_it() -> Non
 async def test_a_cancelled_call_ends_at_whatever_point_it_is_cancelled(
     redis_server: RedisServer,
 ) -> None:
-    commands, blocking = make_log_clients(redis_server.url)
+    commands = make_log_client(redis_server.url)
 
     async def for_ever() -> None:
         while True:
@@ -73,4 +70,3 @@ async def test_a_cancelled_call_ends_at_whatever_point_it_is_cancelled(
             await asyncio.wait([task])
     assert len(commands.connection_pool._in_use_connections) == 0
     await commands.aclose()
-    await blocking.aclose()

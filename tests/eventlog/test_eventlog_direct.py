@@ -9,18 +9,17 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis, SSLConnection
 
-from machina.eventlog.clients import LogClient, commands_of, make_log_clients
+from machina.eventlog.clients import LogClient, commands_of, make_log_client
 from machina.eventlog.direct import Direct
-from machina.eventlog.protocol import Pooled, can_speak_to, make_error
+from machina.eventlog.protocol import Pooled, make_error
 from tests.services import RedisServer
 
 
 @pytest.fixture
 async def client(own_redis: RedisServer) -> AsyncIterator[LogClient]:
-    commands, blocking = make_log_clients(own_redis.url)
+    commands = make_log_client(own_redis.url)
     yield commands
     await commands.aclose()
-    await blocking.aclose()
 
 
 async def test_each_command_gets_its_own_reply_when_many_share_the_connection(
@@ -30,6 +29,9 @@ async def test_each_command_gets_its_own_reply_when_many_share_the_connection(
     assert replies == [str(i).encode() for i in range(500)]
     clients: list[dict[str, str]] = await client.client_list()
     assert len(clients) == 2  # this one, and redis-py's that asks
+    assert client.spoken_connections == 1
+    await client.commands.aclose()
+    assert client.spoken_connections == 0
 
 
 async def test_the_order_holds_when_a_caller_was_cancelled(client: LogClient) -> None:
@@ -90,9 +92,8 @@ async def test_everybody_hears_of_a_lost_connection_and_the_next_command_opens_a
 async def test_a_server_that_does_not_answer_counts_as_dead_in_time(
     own_redis: RedisServer,
 ) -> None:
-    commands, blocking = make_log_clients(f"{own_redis.url}?socket_timeout=0.2")
-    commands.connection_pool.connection_kwargs["socket_timeout"] = 0.2
-    direct = Direct(commands)
+    commands = make_log_client(own_redis.url)
+    direct = Direct(commands.connect, 0.2)
     try:
         with pytest.raises(exceptions.TimeoutError, match=r"0\.2 s"):
             await direct.execute("BLPOP", "nothing", 60)
@@ -100,7 +101,6 @@ async def test_a_server_that_does_not_answer_counts_as_dead_in_time(
     finally:
         await direct.aclose()
         await commands.aclose()
-        await blocking.aclose()
 
 
 async def test_password_and_database_of_the_address_are_used(own_redis: RedisServer) -> None:
@@ -108,33 +108,31 @@ async def test_password_and_database_of_the_address_are_used(own_redis: RedisSer
         await admin.config_set("requirepass", "sesame")
         try:
             path = own_redis.url.removeprefix("unix://")
-            good, other = make_log_clients(f"unix://:sesame@{path}?db=3")
+            good = make_log_client(f"unix://:sesame@{path}?db=3")
             await good.commands.execute("SET", "where", "three")
             assert await good.get("where") == b"three"
-            bad, fourth = make_log_clients(f"unix://:wrong@{path}")
+            bad = make_log_client(f"unix://:wrong@{path}")
             with pytest.raises(exceptions.AuthenticationError):
                 await bad.commands.execute("PING")
-            for one in (good, other, bad, fourth):
-                await one.aclose()
+            await good.aclose()
+            await bad.aclose()
         finally:
             await admin.config_set("requirepass", "")
 
 
 async def test_nobody_is_reached_when_there_is_no_server() -> None:
-    commands, blocking = make_log_clients("redis://127.0.0.1:1")
+    commands = make_log_client("redis://127.0.0.1:1")
     with pytest.raises(OSError, match="Connect call failed"):
         await commands.commands.execute("PING")
     await commands.aclose()
-    await blocking.aclose()
 
 
 async def test_redis_py_speaks_to_servers_behind_tls_and_to_clients_made_elsewhere() -> None:
-    commands, blocking = make_log_clients("rediss://127.0.0.1:1")
+    commands = make_log_client("rediss://127.0.0.1:1")
     assert commands.connection_pool.connection_class is SSLConnection
-    assert not can_speak_to(commands)
+    assert not commands.can_be_spoken_to
     assert isinstance(commands_of(commands), Pooled)
     await commands.aclose()
-    await blocking.aclose()
 
 
 async def test_replies_are_the_same_when_redis_py_asks(client: LogClient) -> None:

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from machina.eventlog.answers import AppendRefused
-from machina.eventlog.clients import make_log_clients
+from machina.eventlog.clients import make_log_client
 from machina.eventlog.keys import make_log_keys
 from machina.eventlog.reader import EventLogReader
 from machina.eventlog.writer import AttemptLog, EventLogWriter
@@ -79,7 +79,7 @@ async def test_a_lost_answer_counts_as_a_failure_and_its_repetition_as_a_duplica
     own_redis: RedisServer, metrics: Metrics
 ) -> None:
     async with open_proxy(str(own_redis.socket)) as proxy:
-        client, blocking = make_log_clients(proxy.url)
+        client = make_log_client(proxy.url)
         writer = make_writer(client, metrics)
         log = open_log(writer)
         async with running(writer.run):
@@ -89,7 +89,6 @@ async def test_a_lost_answer_counts_as_a_failure_and_its_repetition_as_a_duplica
             await log.append(Event("content", "a"))
             await log.flush()
         await client.aclose()
-        await blocking.aclose()
     numbers = measured(metrics.source)
     assert numbers["machina_commit_failures_total"] == 1
     assert numbers["machina_commit_seconds_count"] == 2
@@ -125,7 +124,7 @@ async def test_a_refusal_is_counted_under_its_name(
 async def test_a_redis_that_stays_away_counts_failures_and_then_the_outbox(
     own_redis: RedisServer, metrics: Metrics
 ) -> None:
-    client, blocking = make_log_clients(own_redis.url)
+    client = make_log_client(own_redis.url)
     writer = make_writer(client, metrics, outbox_seconds=0.2)
     async with running(writer.run):
         log = open_log(writer)
@@ -136,7 +135,6 @@ async def test_a_redis_that_stays_away_counts_failures_and_then_the_outbox(
         with pytest.raises(AppendRefused):
             await log.flush()
     await client.aclose()
-    await blocking.aclose()
     assert answers(metrics) == {"OUTBOX": 1}
     assert measured(metrics.source)["machina_commit_failures_total"] >= 1
 

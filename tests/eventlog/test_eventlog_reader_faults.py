@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from machina.errors import LogDown
-from machina.eventlog.clients import make_log_clients
+from machina.eventlog.clients import make_log_client
 from machina.eventlog.keys import make_log_keys
 from machina.eventlog.reader import EventLogReader, Subscription
 from machina.events import Entry
@@ -27,14 +27,13 @@ SWEEP = 0.05
 
 @asynccontextmanager
 async def open_reader(url: str, sweep_seconds: float = SWEEP) -> AsyncIterator[EventLogReader]:
-    commands, blocking = make_log_clients(url)
+    commands = make_log_client(url)
     reader = EventLogReader(commands, KEYS, sweep_seconds=sweep_seconds)
     try:
         async with running(reader.run):
             yield reader
     finally:
         await commands.aclose()
-        await blocking.aclose()
 
 
 def add(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from machina.eventlog.clients import make_log_clients
+from machina.eventlog.clients import make_log_client
 from machina.eventlog.keys import LogKeys, make_log_keys
 from machina.eventlog.signals import CancelListener, ring_cancel
 from machina.ids import RunId
@@ -20,9 +20,9 @@ OTHER = RunId("65f0000000000000000000b2")
 async def test_the_signal_to_cancel_is_heard_after_a_restart(own_redis: RedisServer) -> None:
     heard: list[RunId] = []
     connected: list[None] = []
-    commands, blocking = make_log_clients(own_redis.url)
+    commands = make_log_client(own_redis.url)
     listener = CancelListener(
-        blocking, KEYS, heard.append, on_connected=lambda: connected.append(None)
+        commands, KEYS, heard.append, on_connected=lambda: connected.append(None)
     )
     try:
         async with running(listener.run):
@@ -38,7 +38,6 @@ async def test_the_signal_to_cancel_is_heard_after_a_restart(own_redis: RedisSer
             await eventually(lambda: heard == [RUN, OTHER])
     finally:
         await commands.aclose()
-        await blocking.aclose()
 
 
 async def test_a_listener_connects_anew_when_its_connection_died_silently(
@@ -47,8 +46,8 @@ async def test_a_listener_connects_anew_when_its_connection_died_silently(
     heard: list[RunId] = []
     connected: list[None] = []
     async with open_proxy(str(own_redis.socket)) as proxy:
-        commands, blocking = make_log_clients(own_redis.url)
-        _, through_proxy = make_log_clients(f"{proxy.url}?socket_connect_timeout=0.1")
+        commands = make_log_client(own_redis.url)
+        through_proxy = make_log_client(f"{proxy.url}?socket_connect_timeout=0.1")
         listener = CancelListener(
             through_proxy,
             KEYS,
@@ -66,5 +65,5 @@ async def test_a_listener_connects_anew_when_its_connection_died_silently(
             await eventually(lambda: len(connected) > 1)
             await ring_cancel(commands, KEYS, RUN)
             await eventually(lambda: heard == [RUN])
-        for client in (commands, blocking, through_proxy):
+        for client in (commands, through_proxy):
             await client.aclose()

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from machina.eventlog.answers import Answer, AppendRefused
-from machina.eventlog.clients import commands_of, make_log_clients
+from machina.eventlog.clients import commands_of, make_log_client
 from machina.eventlog.keys import make_log_keys
 from machina.eventlog.writer import AttemptLog, EventLogWriter
 from machina.events import Event
@@ -28,12 +28,11 @@ RUNS = [RunId(f"65f0000000000000000001{i:02x}") for i in range(20)]
 
 @asynccontextmanager
 async def open_client(url: str) -> AsyncIterator[Redis]:
-    commands, blocking = make_log_clients(url)
+    commands = make_log_client(url)
     try:
         yield commands
     finally:
         await commands.aclose()
-        await blocking.aclose()
 
 
 def make_writer(client: Redis, outbox_seconds: float = 30) -> EventLogWriter:

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from machina.eventlog.clients import make_log_clients
+from machina.eventlog.clients import make_log_client
 from machina.eventlog.keys import make_log_keys
 from machina.eventlog.reader import EventLogReader, Subscription
 from machina.eventlog.script import Batch, load_source, make_call
@@ -67,7 +67,7 @@ class ReaderMachine(RuleBasedStateMachine):
         self.top = EventId(1, 0)
         self.viewers: list[Viewer] = []
         self.runner = asyncio.Runner()
-        self.clients = make_log_clients(self.url)
+        self.commands = make_log_client(self.url)
 
     @initialize()
     def open(self) -> None:
@@ -185,7 +185,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     async def _open(self) -> None:
         sweep_seconds = 0.05 if self.sweeps else 1_000
-        self.reader = EventLogReader(self.clients[0], KEYS, sweep_seconds=sweep_seconds)
+        self.reader = EventLogReader(self.commands, KEYS, sweep_seconds=sweep_seconds)
         self.task = asyncio.create_task(self.reader.run())
 
     async def _come(self, after: EventId) -> None:
@@ -225,8 +225,7 @@ class ReaderMachine(RuleBasedStateMachine):
         assert self.reader.open_streams == 0
         self.task.cancel()
         await asyncio.wait([self.task])
-        for client in self.clients:
-            await client.aclose()
+        await self.commands.aclose()
 
 
 async def _turn(turns: int) -> None:

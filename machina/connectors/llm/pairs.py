@@ -12,20 +12,13 @@ template can use in an expression. Here they do what such an object is for:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Protocol
 
 from machina.connectors.base import ConnectorCall, ConnectorReply
-from machina.connectors.llm.base import (
-    ChatDelta,
-    ChatRequest,
-    Message,
-    Provider,
-    RoutedEmbedder,
-    Usage,
-)
+from machina.connectors.llm.base import ChatRequest, Message, Provider, RoutedEmbedder, Usage
+from machina.connectors.llm.deltas import open_deltas
 from machina.connectors.llm.routes import Route
 from machina.errors import ConnectorFailed
 
@@ -76,7 +69,7 @@ async def _ask(
     )
     pieces: list[str] = []
     length, usage = 0, Usage()
-    async with _deltas(provider, request) as deltas:
+    async with open_deltas(provider, request) as deltas:
         async for delta in deltas:
             pieces.append(delta.text)
             length += len(delta.text)
@@ -87,20 +80,6 @@ async def _ask(
                     "characters; set max_tokens."
                 )
     return ConnectorReply("".join(pieces), {"status": True, "usage": _usage(usage)})
-
-
-@asynccontextmanager
-async def _deltas(
-    provider: Provider, request: ChatRequest
-) -> AsyncIterator[AsyncIterator[ChatDelta]]:
-    """The answer's deltas. Leaving the block closes the connection, however it is left."""
-    deltas = provider.chat(request)
-    try:
-        yield deltas
-    finally:
-        close = getattr(deltas, "aclose", None)
-        if close is not None:
-            await close()
 
 
 async def _embed(models: Models, call: ConnectorCall, block: Mapping[str, Any]) -> ConnectorReply:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
 
-from machina.connectors.llm.base import ChatDelta, ChatRequest, Message, Provider
+from machina.connectors.llm.base import ChatRequest, Message, Provider
+from machina.connectors.llm.deltas import open_deltas
 from machina.engine.borders import compact_json
 from machina.engine.tasks.answers import AnswerInvalid, read_checked
 from machina.engine.tasks.base import TaskCall
@@ -40,7 +40,7 @@ class Conversation:
         """
         pieces: list[str] = []
         length = 0
-        async with _deltas(self.provider, self.request) as deltas:
+        async with open_deltas(self.provider, self.request) as deltas:
             async for delta in deltas:
                 if delta.usage is not None:
                     self.call.ctx.count(delta.usage)
@@ -95,20 +95,6 @@ class Conversation:
 
     def _with(self, messages: Sequence[Message]) -> Conversation:
         return replace(self, request=replace(self.request, messages=messages))
-
-
-@asynccontextmanager
-async def _deltas(
-    provider: Provider, request: ChatRequest
-) -> AsyncIterator[AsyncIterator[ChatDelta]]:
-    """The answer's deltas. Leaving the block closes the connection, however it is left."""
-    deltas = provider.chat(request)
-    try:
-        yield deltas
-    finally:
-        close = getattr(deltas, "aclose", None)
-        if close is not None:
-            await close()
 
 
 def _refuses_schema(failure: ModelFailed) -> bool:

@@ -39,6 +39,9 @@ _END_MARK_64: Final = b"PK\x06\x07"
 _LOCATOR_BYTES: Final = 20
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT: Final = 65_535
+_BROKEN: Final = (zipfile.BadZipFile, RuntimeError, ValueError, OSError)
+"""What `zipfile` raises for an archive it cannot read: damaged, encrypted, or packed by a method it
+does not know (that last error is a kind of `RuntimeError`)."""
 
 
 class ArchiveRefused(Invalid):
@@ -62,7 +65,7 @@ def read_archive(file: IO[bytes], max_bytes: int) -> MemoryBundle:
     try:
         with zipfile.ZipFile(file) as archive:
             return MemoryBundle(_read_all(file, archive, max_bytes, end))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError) as broken:
+    except _BROKEN as broken:
         raise ArchiveRefused(f"The archive is broken: {broken}.") from None
     except (zlib.error, EOFError, struct.error, UnicodeError):
         raise ArchiveRefused("The archive is broken: an entry cannot be unpacked.") from None

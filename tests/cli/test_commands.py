@@ -5,47 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from machina import __version__
-from machina.cli import main
 from machina.cli.serve import parse_queues
 from machina.errors import SettingsInvalid
 from machina.queue.names import Queue
-from machina.settings import Settings
-
-
-class Said(NamedTuple):
-    """What a command left behind."""
-
-    code: object
-    out: str
-    err: str
-
-
-Run = Callable[..., Said]
+from tests.commands import Run, commands_in
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs `machina-server` in this process, in an empty directory and without any setting."""
-    for field in Settings.model_fields.values():
-        monkeypatch.delenv(str(field.validation_alias), raising=False)
-    monkeypatch.chdir(tmp_path)
-    # `main` hides the package from its own process; here others may want it.
-    monkeypatch.setitem(sys.modules, "rich", sys.modules.get("rich"))
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["machina-server", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Said(ended.value.code, *capsys.readouterr())
-
-    return run
+    return commands_in(tmp_path, monkeypatch, capsys)
 
 
 def test_the_version_is_said(run: Run) -> None:

@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from machina.cli import main
 from machina.cli.directory import DataDirectory
 from machina.cli.preflight import load_store_settings
-from machina.settings import Settings
 from machina.store import open_store
 from machina.vault import make_key
+from tests.commands import Run, commands_in
 
 CANARY = "canary-77ab01"
 NAME = "TEMP_CONTEXT_VARIABLE_WEATHER"
 
 
-class Said(NamedTuple):
-    """What a command left behind."""
-
-    code: object
-    out: str
-    err: str
-
-
-class Terminal(io.StringIO):
-    """Standard input with somebody before it."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-Run = Callable[..., Said]
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs `machina-server secrets` in this process, with this text on standard input."""
-    for field in Settings.model_fields.values():
-        monkeypatch.delenv(str(field.validation_alias), raising=False)
-    monkeypatch.chdir(tmp_path)
-    # `main` hides the package from its own process; here others may want it.
-    monkeypatch.setitem(sys.modules, "rich", sys.modules.get("rich"))
-
-    def run(*arguments: str, given: str = "", terminal: bool = False) -> Said:
-        monkeypatch.setattr(sys, "argv", ["machina-server", "secrets", *arguments])
-        monkeypatch.setattr(sys, "stdin", Terminal() if terminal else io.StringIO(given))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Said(ended.value.code, *capsys.readouterr())
-
-    return run
+    """Runs `machina-server secrets` in this process."""
+    return commands_in(tmp_path, monkeypatch, capsys, "secrets")
 
 
 @pytest.fixture

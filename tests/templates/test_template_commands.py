@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from machina.cli import main
-from machina.settings import Settings
+from tests.commands import Run, commands_in
 from tests.templates.git_server import make_repository
 from tests.templates.packing import BUNDLES, zipped, zipped_folder
-
-
-class Said(NamedTuple):
-    """What a command left behind."""
-
-    code: object
-    out: str
-    err: str
-
-
-Run = Callable[..., Said]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs `machina-server templates` on an embedded store, without any setting."""
-    for field in Settings.model_fields.values():
-        monkeypatch.delenv(str(field.validation_alias), raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "rich", sys.modules.get("rich"))
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["machina-server", "templates", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Said(ended.value.code, *capsys.readouterr())
-
-    return run
+    return commands_in(tmp_path, monkeypatch, capsys, "templates")
 
 
 @pytest.fixture

@@ -122,8 +122,15 @@ class Scheduler:
                 partial(log.error, "schedule.broken", schedule=schedule.name, exc_info=broken)
             )
             message = broken.message if isinstance(broken, MachinaError) else type(broken).__name__
-            later = await self._clock() + timedelta(seconds=BROKEN_SECONDS)
-            await self._schedules.change(schedule, wake_at=later, last_error=message)
+            await self._set_aside(schedule, message)
+
+    async def _set_aside(self, schedule: Schedule, message: str) -> None:
+        """Shows why a row broke and leaves it alone for a while, its due time taken or not."""
+        row = await self._schedules.get(schedule.id)
+        if row is None or row.revision > schedule.revision + 1:  # others went on with it
+            return
+        later = await self._clock() + timedelta(seconds=BROKEN_SECONDS)
+        await self._schedules.change(row, wake_at=later, last_error=message)
 
 
 def make_scheduler(resources: Resources) -> Scheduler:

@@ -108,6 +108,7 @@ class Reconciler:
     async def _reconcile_all(self, now: datetime) -> None:
         # Rows first: one of an agent that is installed meanwhile is not taken for an orphan.
         rows = await self._schedules.by_agent()
+        seen = [row for group in rows.values() for row in group]
         after = ""
         while agents := await self._schedules.agents_since(None, after):
             after = str(agents[-1]["_id"])
@@ -116,15 +117,18 @@ class Reconciler:
         for orphans in rows.values():
             for orphan in orphans:
                 await self._remove(orphan)
-        await self._bring_back(now)
+        await self._bring_back(seen, now)
 
-    async def _bring_back(self, now: datetime) -> None:
+    async def _bring_back(self, rows: Sequence[Schedule], now: datetime) -> None:
         """Intervals that would wait for hours because the clock was ahead and was set back."""
-        for rows in (await self._schedules.by_agent()).values():
-            for row in rows:
-                if row.fires and row.firing is None and is_astray(row, now):
-                    log.warning("schedule.astray", schedule=row.name, next_at=str(row.next_at))
-                    await self._schedules.change(row, next_at=None, wake_at=now)
+        for row in rows:
+            if (
+                row.fires
+                and row.firing is None
+                and is_astray(row, now)
+                and await self._schedules.change(row, next_at=None, wake_at=now)
+            ):  # else it was brought in step just now, or another process was faster
+                log.warning("schedule.astray", schedule=row.name, next_at=str(row.next_at))
 
     async def _remove(self, schedule: Schedule) -> None:
         if await self._schedules.remove(schedule):

@@ -24,7 +24,7 @@ from machina.ids import ObjectIdMint
 from machina.store.base import Collection, Duplicate, Query, Record
 from machina.store.ordering import value_key
 from machina.store.paths import MISSING, leaves, set_at, split_path
-from machina.store.vector_search import SPACE, VECTOR
+from machina.store.vector_search import SPACE, VECTOR, embedding_fields
 from machina.store.vectors import Embedding
 
 AT_ONCE: Final = 64
@@ -238,7 +238,7 @@ class _Planner:
         if item.embeds:
             for name in (VECTOR, SPACE):
                 record.pop(name, None)
-        record |= _stored(item.embedding)
+        record |= embedding_fields(item.embedding)
 
     def _change(
         self, item: UpsertItem, before: dict[str, dict[str, Any]] | None
@@ -249,13 +249,9 @@ class _Planner:
         settings |= {f"metadata.{key}": value for key, value in item.metadata.items()}
         if item.embeds:
             removals |= dict.fromkeys((VECTOR, SPACE), "")
-        settings |= _stored(item.embedding)
-        for name in _stored(item.embedding):
+        settings |= embedding_fields(item.embedding)
+        for name in embedding_fields(item.embedding):
             removals.pop(name, None)
         for name in removals:
             settings.pop(name, None)
         return {"$set": settings, **({"$unset": removals} if removals else {})}
-
-
-def _stored(embedding: Embedding | None) -> dict[str, Any]:
-    return {} if embedding is None else {VECTOR: embedding.vector, SPACE: embedding.space}

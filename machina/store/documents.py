@@ -16,7 +16,7 @@ from machina.store.document_batches import Batch, UpsertItem, plan_batch, write_
 from machina.store.document_claims import Claims
 from machina.store.filters import find_page, rename_sort, rewrite_query, scoped
 from machina.store.matching import conjuncts
-from machina.store.vector_search import SPACE, VECTOR, VectorSearch
+from machina.store.vector_search import SPACE, VECTOR, VectorSearch, embedding_fields
 from machina.store.vectors import Embedding
 
 _OURS: Final = ("_id", "project", "created", "updated", VECTOR, SPACE)
@@ -113,7 +113,7 @@ class DocumentStore:
             "project": project,
             "created": now,
             "updated": now,
-            **_stored(embedding),
+            **embedding_fields(embedding),
         }
         await self._documents.insert(record)
         return _shown(record)
@@ -138,7 +138,7 @@ class DocumentStore:
         """
         now, asked = await self._backend.now(), _asked(project, query)
         change: dict[str, Any] = {"$set": _authored(fields) | {"updated": now}}
-        change["$set"] |= _stored(embedding)
+        change["$set"] |= embedding_fields(embedding)
         if embeds and embedding is None:
             change["$unset"] = dict.fromkeys(_HIDDEN, "")
         if insert is not None:
@@ -201,10 +201,6 @@ def _stored_path(path: str) -> str:
 
 def _authored(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in _OURS}
-
-
-def _stored(embedding: Embedding | None) -> dict[str, Any]:
-    return {} if embedding is None else {VECTOR: embedding.vector, SPACE: embedding.space}
 
 
 def _shown(record: Record) -> Record:

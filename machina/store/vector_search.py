@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -23,6 +23,11 @@ _NEWEST_FIRST: Final[Sort] = (("_id", -1),)
 
 Scored = tuple[str, float]
 """An `_id`, and the cosine with what was asked for."""
+
+
+def embedding_fields(embedding: Embedding | None) -> dict[str, Any]:
+    """How an embedding is stored beside a record's other fields; nothing for None."""
+    return {} if embedding is None else {VECTOR: embedding.vector, SPACE: embedding.space}
 
 
 class VectorSearch:

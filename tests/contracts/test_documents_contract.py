@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,18 +13,7 @@ from machina.store.base import Backend, Duplicate
 from machina.store.document_batches import UpsertItem
 from machina.store.documents import DocumentStore
 from machina.store.vectors import Embedding
-from tests.store.backends import PLACES, Place, open_place
-
-
-@pytest.fixture(params=sorted(PLACES))
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return PLACES[request.param](tmp_path)
-
-
-@pytest.fixture
-async def backend(place: Place) -> AsyncIterator[Backend]:
-    async with open_place(place) as opened:
-        yield opened
+from tests.store.backends import Place, open_place
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,20 +13,9 @@ import pytest
 from machina.errors import Invalid, StoreDown
 from machina.store.base import Backend, Change, Collection, Duplicate, QueryRefused
 from machina.store.indexes import COLLECTIONS
-from tests.store.backends import CHILD_ENVIRONMENT, PLACES, Place, open_place
+from tests.store.backends import CHILD_ENVIRONMENT, Place, open_place
 
 NOW = datetime(2026, 1, 31, 8, 0, 0, 250_000, UTC)
-
-
-@pytest.fixture(params=sorted(PLACES))
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return PLACES[request.param](tmp_path)
-
-
-@pytest.fixture
-async def backend(place: Place) -> AsyncIterator[Backend]:
-    async with open_place(place) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -8,19 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.scheduler.world import World
-from tests.store.backends import PLACES, EmbeddedPlace, Place, open_place
+from tests.store.backends import EmbeddedPlace, Place, any_place, open_place
+
+__all__ = ["any_place"]
 
 
 @pytest.fixture
 def embedded_place(tmp_path: Path) -> Place:
     """An empty embedded store."""
     return EmbeddedPlace(tmp_path)
-
-
-@pytest.fixture(params=sorted(PLACES))
-def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """An empty store of each kind."""
-    return PLACES[request.param](tmp_path)
 
 
 @pytest.fixture

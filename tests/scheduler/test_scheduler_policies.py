@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from machina.errors import StoreDown
 from machina.queue.names import Queue
@@ -329,6 +330,24 @@ async def test_a_row_that_nobody_understands_does_not_hold_up_the_others(world: 
     assert broken.wake_at == later(minutes=11)
 
 
+async def test_what_breaks_after_a_due_time_was_taken_is_shown_and_left_alone_for_a_while(
+    world: World,
+) -> None:
+    await world.frequent("a", 10)
+    scheduler = world.scheduler()
+    await world.turn(scheduler)
+    await world.backend.collection("runs").update_many({}, {"$unset": {"status": ""}})
+    await world.until(later(minutes=10, seconds=59), scheduler)
+    row = await world.the("a")
+    assert row.last_error == "KeyError"
+    assert (row.firing, row.wake_at) == (later(minutes=10), later(minutes=11))
+    await world.finish_runs()
+    await world.backend.collection("runs").update_many({}, {"$set": {"status": "executed"}})
+    await world.until(later(minutes=11), scheduler)
+    row = await world.the("a")
+    assert (row.fired, row.firing, row.last_error) == (2, None, None)
+
+
 async def test_starting_by_hand_leaves_the_due_times_as_they_are(world: World) -> None:
     await world.frequent("a", 10)
     scheduler = world.scheduler()
@@ -406,8 +425,12 @@ async def test_the_loop_waits_while_the_store_is_away_and_goes_on(world: World) 
     scheduler = world.scheduler(hazards=hazards)
     with pytest.raises(StoreDown):
         await scheduler.tick()
-    async with running(world.scheduler().run):
-        await eventually(lambda: len(world.queued) == 1)
+    with capture_logs() as logs:
+        async with running(scheduler.run):
+            await eventually(lambda: any(line["event"] == "scheduler.waiting" for line in logs))
+            assert world.queued == []
+            hazards.down = False
+            await eventually(lambda: len(world.queued) == 1)
 
 
 async def test_an_idle_scheduler_asks_for_two_seconds_of_sleep(world: World) -> None:

@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
+import pytest
+
 from machina.settings import Settings, load_settings
 from machina.store import open_backend
 from machina.store.base import Backend
@@ -79,3 +81,9 @@ PLACES: Final[dict[str, Callable[[Path], Place]]] = {
 if REAL_URL is not None:
     PLACES["real-mongo"] = lambda _: MongoPlace(real_url())
 CHILD_ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": "."}
+
+
+@pytest.fixture(params=sorted(PLACES))
+def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty store of each kind; a conftest.py that imports it offers it to its folder."""
+    return PLACES[request.param](tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,20 +18,6 @@ from tests.mongo_replies import Command, MongoReplies, cursor, failure
 
 NOW = datetime(2026, 1, 31, 8, 0, 0, 250_000, UTC)
 CONFIRMED = {"w": "majority", "j": True, "wtimeout": 5000}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[MongoReplies]:
-    server = MongoReplies()
-    await server.start()
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def backend(server: MongoReplies) -> AsyncIterator[Backend]:
-    async with open_mongo(server.url, selection_seconds=0.5) as backend:
-        yield backend
 
 
 def answer_only(server: MongoReplies, name: str, *answers: dict[str, Any] | None) -> None:

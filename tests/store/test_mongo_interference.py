@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from machina.errors import StoreDown
 from machina.store import mongo_changes, mongo_connection, mongo_scans
-from machina.store.base import Collection, Duplicate, QueryRefused
+from machina.store.base import Backend, Collection, Duplicate, QueryRefused
 from machina.store.mongo import open_mongo
 from tests.mongo_replies import Command, MongoReplies, cursor, failure
 
@@ -47,17 +46,8 @@ class Meddler:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[MongoReplies]:
-    server = MongoReplies()
-    await server.start()
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def leases(server: MongoReplies) -> AsyncIterator[Collection]:
-    async with open_mongo(server.url, selection_seconds=0.5) as backend:
-        yield backend.collection("leases")
+def leases(backend: Backend) -> Collection:
+    return backend.collection("leases")
 
 
 def meddle(server: MongoReplies, record: Document | None, *changes: Document | None) -> Meddler:

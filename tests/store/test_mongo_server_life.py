@@ -255,16 +255,11 @@ async def test_a_store_that_stands_still_is_closed_in_good_time(own_mongo: Mongo
             assert time.monotonic() - began < 2.5
 
 
-async def test_a_crowd_of_calls_takes_turns() -> None:
-    server = MongoReplies()
-    await server.start()
-    try:
-        async with open_mongo(server.url) as backend:
-            documents = backend.collection("documents")
-            await documents.get("x")
-            server.most_at_once, server.delay = 0, 0.02
-            calls = [documents.get(f"{n}") for n in range(100)]
-            assert await asyncio.gather(*calls) == [None] * 100
-            assert CALLS_AT_ONCE / 2 < server.most_at_once <= CALLS_AT_ONCE + 1  # and the monitor
-    finally:
-        await server.close()
+async def test_a_crowd_of_calls_takes_turns(server: MongoReplies) -> None:
+    async with open_mongo(server.url) as backend:
+        documents = backend.collection("documents")
+        await documents.get("x")
+        server.most_at_once, server.delay = 0, 0.02
+        calls = [documents.get(f"{n}") for n in range(100)]
+        assert await asyncio.gather(*calls) == [None] * 100
+        assert CALLS_AT_ONCE / 2 < server.most_at_once <= CALLS_AT_ONCE + 1  # and the monitor

@@ -16,7 +16,7 @@ from machina.store import Store, open_store
 from machina.store.base import Backend, QueryRefused
 from machina.store.secrets import MAX_VALUE, SecretStore
 from machina.vault import make_key, make_vault
-from tests.store.backends import PLACES, Place, open_place
+from tests.store.backends import Place, open_place
 
 KEY, OLDER = make_key(), make_key()
 CANARY = "canary-3f9a77"
@@ -45,11 +45,6 @@ async def test_a_secret_is_kept_changed_and_forgotten(secrets: SecretStore) -> N
     assert await secrets.delete("p", "$A") is True
     assert await secrets.delete("p", "A") is False
     assert await secrets.values("p") == {"B": "three"}
-
-
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return PLACES[str(request.param)](tmp_path)
 
 
 async def test_every_backend_keeps_sealed_bytes(place: Place) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import bson
@@ -14,26 +13,11 @@ from machina.errors import Invalid
 from machina.ids import make_mint
 from machina.store.base import Backend
 from machina.store.documents import DocumentStore
-from machina.store.mongo import open_mongo
 from machina.store.mongo_vectors import cosine_of
 from machina.store.vectors import MAX_DIMENSION, Embedding, pack, similarities, unpack
 from tests.mongo_replies import Command, MongoReplies, cursor, failure
 
 NUMBERS = [1.0, -2.5, 0.0]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[MongoReplies]:
-    server = MongoReplies()
-    await server.start()
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def backend(server: MongoReplies) -> AsyncIterator[Backend]:
-    async with open_mongo(server.url, selection_seconds=0.5) as backend:
-        yield backend
 
 
 @pytest.fixture

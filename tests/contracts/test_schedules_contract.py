@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,6 @@ from machina.ids import make_mint
 from machina.store.base import Backend, Duplicate, QueryRefused
 from machina.store.definitions import DefinitionStore
 from machina.store.schedules import Schedule, ScheduleStore
-from tests.store.backends import PLACES, Place, open_place
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ROW = Schedule(
@@ -41,17 +38,6 @@ ROW = Schedule(
     next_at=NOON,
     wake_at=NOON,
 )
-
-
-@pytest.fixture(params=sorted(PLACES))
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return PLACES[request.param](tmp_path)
-
-
-@pytest.fixture
-async def backend(place: Place) -> AsyncIterator[Backend]:
-    async with open_place(place) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from machina.ids import make_mint
 from machina.store.base import Backend
 from machina.store.blobs import PIECE_BYTES, BlobStore
-from tests.store.backends import PLACES, Place, open_place
-
-
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return PLACES[str(request.param)](tmp_path)
-
-
-@pytest.fixture
-async def backend(place: Place) -> AsyncIterator[Backend]:
-    async with open_place(place) as opened:
-        yield opened
 
 
 async def given(*pieces: bytes) -> AsyncIterator[bytes]:

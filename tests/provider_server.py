@@ -522,6 +522,10 @@ async def _vectors_unnumbered(x: Exchange) -> None:
     await _send_vectors(x, [{"embedding": row["embedding"]} for row in _vectors(x)])
 
 
+async def _vectors_misnumbered(x: Exchange) -> None:
+    await _send_vectors(x, [{**row, "index": [row["index"]]} for row in _vectors(x)])
+
+
 async def _vectors_too_few(x: Exchange) -> None:
     await _send_vectors(x, _vectors(x)[:-1])
 
@@ -624,6 +628,7 @@ SCENARIOS: Final[dict[str, Act]] = {
     "vectors-error": _vectors_error,
     "vectors-huge": _vectors_huge,
     "vectors-none": _vectors_none,
+    "vectors-misnumbered": _vectors_misnumbered,
     "vectors-of-words": _vectors_of_words,
     "vectors-too-few": _vectors_too_few,
     "vectors-uneven": _vectors_uneven,

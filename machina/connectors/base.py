@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+MODEL_COMMANDS: Final = ("invoke_prompt", "invoke_embedding")
+"""Commands that ask for a model; with a model's name they are ours (machina-format.md 6.5)."""
 
 
 @dataclass(frozen=True, slots=True)

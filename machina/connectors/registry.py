@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
-from machina.connectors.base import Connector, ConnectorCall, ConnectorReply
+from machina.connectors.base import MODEL_COMMANDS, Connector, ConnectorCall, ConnectorReply
 from machina.connectors.rest.legacy import is_legacy
 from machina.errors import ConnectorFailed
 
@@ -13,8 +13,6 @@ REST: Final = "restapi"
 SCRIPT: Final = "pyscript"
 HTTP: Final = "http"
 """The name of the built-in connector; one that is installed under it hides it."""
-MODEL_COMMANDS: Final = ("invoke_prompt", "invoke_embedding")
-"""Commands that ask for a model; with a model's name they are ours (machina-format.md 6.5)."""
 
 CallModel = Callable[[ConnectorCall], Awaitable[ConnectorReply]]
 _ENDINGS: Final = {".py": SCRIPT, ".json": REST, ".yml": REST, ".yaml": REST}
@@ -115,7 +113,7 @@ class Connectors:
                 "template, or correct the name.",
                 code="connector_not_found",
             )
-        kind = _filetype(definition)
+        kind = filetype_of(definition)
         connector = self._types.get(kind) if kind is not None else None
         if connector is not None:
             return connector
@@ -132,7 +130,7 @@ class Connectors:
         )
 
 
-def _filetype(definition: Mapping[str, Any]) -> str | None:
+def filetype_of(definition: Mapping[str, Any]) -> str | None:
     """What the author says, else what the file's name or the description says."""
     said = definition.get("filetype")
     if isinstance(said, str) and said.strip():

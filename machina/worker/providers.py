@@ -108,7 +108,13 @@ class Providers:
     def _options_for(self, route: Route) -> ProviderOptions:
         options = self._options
         if route.base_url is not None:
-            options = replace(options, base_url=route.base_url, api_key=None)
+            options = replace(
+                options,
+                base_url=route.base_url,
+                base_url_variable=f"'base_url' in {VARIABLE}",
+                api_key=None,
+                api_key_variable=f"'api_key_variable' in {VARIABLE}",
+            )
         if route.api_key_variable is not None:
             key = self._environ.get(route.api_key_variable)
             options = replace(options, api_key=key, api_key_variable=route.api_key_variable)
@@ -136,8 +142,7 @@ class Providers:
         try:
             self._vendor(route)
         except SettingsInvalid as invalid:
-            problem = invalid.message.replace("OPENAI_BASE_URL", f"'base_url' {route.base_url}")
-            raise SettingsInvalid(f"{VARIABLE}={path}: {problem}", field=VARIABLE) from None
+            raise SettingsInvalid(f"{VARIABLE}={path}: {invalid.message}", field=VARIABLE) from None
 
 
 class _RoutedProvider:

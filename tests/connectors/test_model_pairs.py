@@ -38,6 +38,7 @@ def call(command: str = "invoke_prompt", name: str = "groq", **inputs: Any) -> C
         ({"messages": "Hi"}, "Hi"),
         ({"prompt": "Hi"}, "Hi"),
         ({"text": "Hi", "temperature": 0.5, "max_tokens": 9}, "Hi"),
+        ({"text": "Hi", "temperature": "0.5", "max_tokens": "9"}, "Hi"),
         ({"messages": [], "query": "Hi", "system": "Be brief."}, "Hi"),
     ],
 )
@@ -50,7 +51,8 @@ async def test_the_model_answers_when_there_is_something_to_say(
     assert reply.envelope["usage"]["total_tokens"] > 0
     (seen,) = server.requests
     assert seen.body["model"] == "echo"
-    assert seen.body.get("temperature") == inputs.get("temperature")
+    assert seen.body.get("temperature") == (0.5 if "temperature" in inputs else None)
+    assert seen.body.get("max_tokens") == (9 if "max_tokens" in inputs else None)
     assert (seen.body["messages"][0]["role"] == "system") is ("system" in inputs)
 
 

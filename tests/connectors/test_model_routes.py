@@ -193,7 +193,7 @@ def test_the_file_may_be_empty(text: str) -> None:
         ),
         (
             "chat: [{to: {provider: openai-compatible, base_url: 'ftp://x'}}]",
-            "'base_url' must look like https://host/v1",
+            "'base_url' is not the URL of a server: it must look like https://host/v1",
         ),
         (
             "chat: [{to: {provider: openai-compatible, api_key_variable: sk-1234}}]",

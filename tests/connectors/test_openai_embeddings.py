@@ -36,10 +36,11 @@ async def test_vectors_come_in_the_order_of_the_texts_when_the_server_sends_them
     }
 
 
+@pytest.mark.parametrize("model", ["vectors-unnumbered", "vectors-misnumbered"])
 async def test_order_is_the_servers_when_it_numbers_nothing(
-    provider: OpenAICompatibleProvider,
+    provider: OpenAICompatibleProvider, model: str
 ) -> None:
-    assert list(await provider.embed(["a", "b"], "vectors-unnumbered")) == [
+    assert list(await provider.embed(["a", "b"], model)) == [
         embed_text("a"),
         embed_text("b"),
     ]

@@ -98,6 +98,15 @@ async def test_a_cookie_key_joins_other_cookies(shop: Shop) -> None:
     assert seen.headers["cookie"] == "flag=1; sid=v"
 
 
+async def test_a_cookie_whose_name_ends_like_another_one_is_sent_as_well(shop: Shop) -> None:
+    shop.spec["securitySchemes"] = {"k": {"type": "apiKey", "in": "cookie", "name": "id"}}
+    shop.path("/x", parameters=[{"name": "sid", "in": "cookie"}])
+
+    seen = await shop.sent("get-x", {"sid": 1}, credentials={"id": "v"})
+
+    assert seen.headers["cookie"] == "sid=1; id=v"
+
+
 async def test_a_key_with_a_line_break_inside_is_refused_without_showing_it(shop: Shop) -> None:
     shop.spec["securitySchemes"] = {"k": {"type": "http", "scheme": "bearer"}}
     shop.path("/x")

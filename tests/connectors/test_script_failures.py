@@ -78,6 +78,17 @@ async def test_a_failure_text_shows_no_credential(scripts: ScriptConnector) -> N
     assert "bad key ***" in failed.message
 
 
+async def test_a_failure_text_shows_no_part_of_a_credential_with_parts(
+    scripts: ScriptConnector,
+) -> None:
+    source = body("raise ValueError(request['headers']['account']['keys'][0])")
+    account = {"account": {"keys": ["t-123456789"]}}
+    with structlog.testing.capture_logs() as logged:
+        failed = await failure(scripts, source, credentials=account)
+    assert "ValueError: ***" in failed.message
+    assert "t-123456789" not in str(logged)
+
+
 async def test_a_syntax_error_names_its_line(scripts: ScriptConnector) -> None:
     failed = await failure(scripts, "def run(request):\n    return {'status': True\n")
     assert failed.code == "connector_failed"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,32 @@ async def test_named_variables_reach_scripts_and_no_others(
     assert got["MACHINA_PROJECT_KEY"] == "mk-visible"
     assert "REDIS_PASSWORD" not in got
     assert "UNSET_VARIABLE" not in got
+
+
+@pytest.mark.parametrize("level", ["3", "2", "1"])
+async def test_no_variable_of_a_script_shows_in_the_list_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    monkeypatch.setenv("MACHINA_PROJECT_KEY", "mk-3f9c-visible")
+    settings = {"script_sandbox": level, "script_env": ("MACHINA_PROJECT_KEY",)}
+    source = body("import os", "return {'status': True, 'data': dict(os.environ)}")
+    async with opened(tmp_path, **settings) as scripts:
+        got = await run(scripts, source)  # its process stays for the next call
+        lines = await asyncio.to_thread(command_lines)
+        token = scripts._children._start.__self__._gate.token  # type: ignore[attr-defined]  # ours
+    assert got["MACHINA_PROJECT_KEY"] == "mk-3f9c-visible"
+    assert got["TMPDIR"] == got["MACHINA_WORK_DIR"]
+    assert any("child.main" in line for line in lines)
+    assert not [line for line in lines if "mk-3f9c-visible" in line or token in line]
+
+
+def command_lines() -> list[str]:
+    """Of all processes of this machine."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_text(errors="replace"))
+    return lines
 
 
 async def test_a_child_that_cannot_be_confined_runs_nothing(tmp_path: Path) -> None:

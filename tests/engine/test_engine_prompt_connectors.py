@@ -227,7 +227,14 @@ async def test_a_failure_of_the_connector_is_the_tasks() -> None:
 # scripts
 
 
-@pytest.mark.parametrize("definition", [{"filetype": "pyscript"}, {"filename": "finder.py"}])
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"filetype": "pyscript"},
+        {"filetype": " PyScript"},
+        {"filename": "finder.py", "filecontent": "def invoke_search(request): ..."},
+    ],
+)
 async def test_a_script_gets_the_inputs_and_the_messages(definition: Any) -> None:
     world = installed(World(), "finder", **definition)
     world.replies["finder"] = ConnectorReply({"answer": "x"}, {"status": True, "note": "y"})

@@ -195,8 +195,15 @@ async def test_keys_come_from_the_environment_and_the_env_file(
     ("to", "told"),
     [
         ("{provider: openai-compatible, api_key_variable: NO_KEY}", "NO_KEY, which is not set"),
-        ("{provider: openai-compatible, base_url: 'https://'}", "'base_url' https:// is not"),
-        ("{provider: openai-compatible, base_url: 'https://a:b@c/v1'}", "holds credentials"),
+        (
+            "{provider: openai-compatible, base_url: 'https://'}",
+            "chat, rule 1, 'to': 'base_url' is not the URL of a server: it must look like https://",
+        ),
+        (
+            "{provider: openai-compatible, base_url: 'https://a:1234@c/v1'}",
+            "chat, rule 1, 'to': 'base_url' holds credentials: put the key into the variable that "
+            "'api_key_variable' names",
+        ),
         ("{provider: openai-compatible, api_key_variable: BAD_KEY}", "BAD_KEY holds characters"),
     ],
 )
@@ -207,6 +214,35 @@ async def test_the_worker_does_not_start_when_a_route_leads_nowhere(
         await make(f"chat: [{{to: {to}}}]", {"BAD_KEY": "sk\n1234"})
     assert told in refused.value.message
     assert "1234" not in refused.value.message
+
+
+async def test_the_file_is_not_blamed_for_the_base_url_of_the_settings(make: Make) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        await make(
+            "chat: [{to: {provider: openai-compatible}}]", OPENAI_BASE_URL="https://a:1234@c/v1"
+        )
+    assert "OPENAI_BASE_URL holds credentials" in refused.value.message
+    assert "base_url" not in refused.value.message
+    assert "1234" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("status-401", "set 'api_key_variable' in MACHINA_MODEL_ROUTES"),
+        ("status-404", "'base_url' in MACHINA_MODEL_ROUTES lacks its path"),
+        ("html", "check 'base_url' in MACHINA_MODEL_ROUTES"),
+    ],
+)
+async def test_what_a_routed_provider_refuses_is_mended_in_the_table(
+    make: Make, server: ProviderServer, model: str, told: str
+) -> None:
+    to = f"{{provider: openai-compatible, model: {model}, base_url: '{server.base_url}'}}"
+    providers = await make(f"chat: [{{to: {to}}}]", OPENAI_API_KEY="sk-main")
+    with pytest.raises(ModelFailed) as failed:
+        await say(providers, {"name": "google-genai"})
+    assert told in failed.value.message
+    assert "OPENAI_" not in failed.value.message
 
 
 def test_the_worker_does_not_start_when_the_file_cannot_be_read(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def _make_openai_compatible(options: ProviderOptions) -> Vendor:
         options.limits,
         default_embedding_model=options.default_embedding_model,
         key_variable=options.api_key_variable,
+        url_variable=options.base_url_variable,
     )
 
 

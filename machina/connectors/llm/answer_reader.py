@@ -139,7 +139,8 @@ class AnswerReader:
         except _Unreadable:
             return ""  # half a line: the connection ended, not the answer
         if self._has_strays and not self._has_data:
-            raise self._invalid("its answer is no event stream: check OPENAI_BASE_URL")
+            where = self._callee.url_variable
+            raise self._invalid(f"its answer is no event stream: check {where}")
         return text
 
     def _read_whole(self) -> str:

@@ -23,6 +23,7 @@ from machina.connectors.llm.connection import (
 from machina.connectors.llm.options import OPENAI_BASE_URL, ProviderLimits
 from machina.connectors.llm.refusals import (
     KEY_VARIABLE,
+    URL_VARIABLE,
     Callee,
     parse_retry_after,
     refused_status,
@@ -58,15 +59,17 @@ class Endpoint:
         patience: Patience,
         *,
         key_variable: str = KEY_VARIABLE,
+        url_variable: str = URL_VARIABLE,
     ) -> None:
         """`base_url` ends where `/chat/completions` begins; None is OpenAI's own.
 
         Raises:
             SettingsInvalid: when the base URL or the key cannot be used in a request at all.
         """
-        self._base = _base_url(base_url or OPENAI_BASE_URL)
+        self._base = read_base_url(base_url or OPENAI_BASE_URL, url_variable, key_variable)
         self._api_key = _checked_key(api_key, key_variable)
         self._key_variable = key_variable
+        self._url_variable = url_variable
         self.host = self._base.netloc.decode("ascii")
         self.limits = limits
         self.patience = patience
@@ -83,7 +86,7 @@ class Endpoint:
 
     def callee(self, model: str) -> Callee:
         """Whom messages about a call of this model name."""
-        return Callee(self.host, model, self._api_key, self._key_variable)
+        return Callee(self.host, model, self._api_key, self._key_variable, self._url_variable)
 
     def retries(self) -> Retries:
         """The tries of one call; all calls of this endpoint share a budget."""
@@ -142,20 +145,30 @@ def encode_body(payload: dict[str, Any]) -> bytes:
         return encode_json(payload)
 
 
-def _base_url(base_url: str) -> httpx.URL:
+def read_base_url(base_url: str, variable: str, key_variable: str) -> httpx.URL:
+    """The URL that requests go to; its text, which may hold a password, is in no message.
+
+    Args:
+        base_url: as the operator wrote it.
+        variable: where it comes from, for messages.
+        key_variable: where a key belongs, for messages.
+
+    Raises:
+        SettingsInvalid: it is no URL of a server, or holds credentials.
+    """
     try:
         url = httpx.URL(base_url.strip())
     except (httpx.InvalidURL, UnicodeError):
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host:
         raise SettingsInvalid(
-            "OPENAI_BASE_URL is not the URL of a server: it must look like https://host/v1.",
-            field="OPENAI_BASE_URL",
+            f"{variable} is not the URL of a server: it must look like https://host/v1.",
+            field=variable,
         )
     if url.userinfo:
         raise SettingsInvalid(
-            "OPENAI_BASE_URL holds credentials: put the key into OPENAI_API_KEY.",
-            field="OPENAI_BASE_URL",
+            f"{variable} holds credentials: put the key into {key_variable}.",
+            field=variable,
         )
     return url
 

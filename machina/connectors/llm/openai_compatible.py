@@ -16,7 +16,7 @@ from machina.connectors.llm.connection import BROKEN, body_chunks, broken
 from machina.connectors.llm.endpoint import Endpoint, Patience, encode_body
 from machina.connectors.llm.openai_embeddings import embed_texts
 from machina.connectors.llm.options import ProviderLimits
-from machina.connectors.llm.refusals import KEY_VARIABLE
+from machina.connectors.llm.refusals import KEY_VARIABLE, URL_VARIABLE
 from machina.connectors.llm.response_format import response_format
 from machina.connectors.llm.retries import RetryPolicy
 from machina.connectors.llm.wait_clock import WaitClock
@@ -61,6 +61,7 @@ class OpenAICompatibleProvider:
         jitter: Callable[[], float] = random.random,
         default_embedding_model: str = "text-embedding-3-small",
         key_variable: str = KEY_VARIABLE,
+        url_variable: str = URL_VARIABLE,
     ) -> None:
         """`base_url` ends where `/chat/completions` begins; None is OpenAI's own.
 
@@ -70,7 +71,12 @@ class OpenAICompatibleProvider:
         self._limits = limits or ProviderLimits()
         patience = Patience(retry_policy or RetryPolicy(), sleep, jitter)
         self._endpoint = Endpoint(
-            base_url, api_key, self._limits, patience, key_variable=key_variable
+            base_url,
+            api_key,
+            self._limits,
+            patience,
+            key_variable=key_variable,
+            url_variable=url_variable,
         )
         self._url = self._endpoint.url("/chat/completions")
         self._host = self._endpoint.host

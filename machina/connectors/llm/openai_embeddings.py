@@ -137,7 +137,7 @@ def _read_answer(said: bytes, count: int, callee: Callee) -> Embeddings:
                 retryable=True,
             ) from None
         raise _invalid(
-            callee.host, "its embeddings are no JSON: check the base URL and the model"
+            callee.host, f"its embeddings are no JSON: check {callee.url_variable} and the model"
         ) from None
     if isinstance(payload, dict) and payload.get("error"):
         raise refused_inside(payload, callee)
@@ -150,7 +150,11 @@ def _read_answer(said: bytes, count: int, callee: Callee) -> Embeddings:
 
 def _in_order(rows: list[Any]) -> list[Any]:
     """By their `index`, unless a server that keeps the order left it out."""
-    by_index = {row.get("index"): row for row in rows if isinstance(row, dict)}
+    by_index: dict[int, Any] = {}
+    for row in rows:
+        number = row.get("index") if isinstance(row, dict) else None
+        if type(number) is int:
+            by_index[number] = row
     numbers = range(len(rows))
     return [by_index[n] for n in numbers] if by_index.keys() == set(numbers) else rows
 

@@ -41,6 +41,8 @@ class ProviderOptions:
     default_embedding_model: str = "text-embedding-3-small"
     base_url: str | None = None
     """None: OpenAI's own."""
+    base_url_variable: str = "OPENAI_BASE_URL"
+    """Where the base URL comes from, for messages."""
     api_key: str | None = field(default=None, repr=False)
     api_key_variable: str = "OPENAI_API_KEY"
     """Where the key comes from, for messages."""

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from machina.connectors.base import ConnectorCall, ConnectorReply
 from machina.connectors.llm.base import ChatRequest, Message, Provider, RoutedEmbedder, Usage
 from machina.connectors.llm.deltas import open_deltas
+from machina.connectors.llm.parameters import read_number
 from machina.connectors.llm.routes import Route
 from machina.errors import ConnectorFailed
 
@@ -63,8 +64,8 @@ async def _ask(
 ) -> ConnectorReply:
     request = ChatRequest(
         messages=messages,
-        temperature=_number(call.inputs.get("temperature")),
-        max_tokens=int(_number(call.inputs.get("max_tokens")) or 0) or None,
+        temperature=read_number(call.inputs.get("temperature")),
+        max_tokens=int(read_number(call.inputs.get("max_tokens")) or 0) or None,
         timeout_seconds=call.timeout_seconds,
     )
     pieces: list[str] = []
@@ -132,8 +133,3 @@ def _describe(call: ConnectorCall, route: Route) -> ConnectorReply:
 
 def _usage(usage: Usage) -> dict[str, int]:
     return {**asdict(usage), "total_tokens": usage.total_tokens}
-
-
-def _number(value: Any) -> float | None:
-    is_number = type(value) in (int, float) and 0 <= value < float("inf")
-    return float(value) if is_number else None

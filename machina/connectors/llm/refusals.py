@@ -15,7 +15,8 @@ from machina.errors import ModelFailed
 MAX_RETRY_AFTER_SECONDS: Final = 60.0
 MAX_EXCERPT: Final = 200
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
-"""Where the configured provider's key comes from."""
+URL_VARIABLE: Final = "OPENAI_BASE_URL"
+"""Where key and base URL of the configured provider come from."""
 
 _STATUS_BY_WORD: Final = {
     "invalid_api_key": 401,
@@ -40,6 +41,7 @@ class Callee:
     model: str
     api_key: str | None = field(default=None, repr=False)
     key_variable: str = KEY_VARIABLE
+    url_variable: str = URL_VARIABLE
 
     def excerpt(self, text: object) -> str:
         """A short, harmless quotation of what the provider said."""
@@ -126,13 +128,14 @@ def _failure(
     elif status == 404:
         message = (
             f"{callee.host} does not know the model {callee.excerpt(callee.model)!r}, or "
-            f"OPENAI_BASE_URL lacks its path ({what}): {said}"
+            f"{callee.url_variable} lacks its path ({what}): {said}"
         )
         code = "not_found"
     elif status == 429:
         message, code = f"{callee.host} limits our rate ({what}): {said}", "rate_limited"
     elif 300 <= status < 400:
-        message = f"{callee.host} redirects ({what}): set OPENAI_BASE_URL to where it really is"
+        where = callee.url_variable
+        message = f"{callee.host} redirects ({what}): set {where} to where it really is"
         code = "rejected"
     elif status >= 500:
         message, code = f"{callee.host} is out of order ({what}): {said}", "unavailable"

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import yaml
 
+from machina.connectors.llm.endpoint import read_base_url
 from machina.connectors.llm.routes import MATCHED, Route, RouteTable, Rule
 from machina.errors import SettingsInvalid
 
@@ -101,8 +102,11 @@ class _Reader:
 
     def _check_endpoint(self, given: Mapping[str, str], where: str) -> None:
         url, variable = given.get("base_url"), given.get("api_key_variable")
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise self._wrong(f"{where}: 'base_url' must look like https://host/v1")
+        if url is not None:
+            try:
+                read_base_url(url, "'base_url'", "the variable that 'api_key_variable' names")
+            except SettingsInvalid as invalid:
+                raise self._wrong(f"{where}: {invalid.message.rstrip('.')}") from None
         if variable is not None and not _VARIABLE_NAME.match(variable):
             raise self._wrong(
                 f"{where}: 'api_key_variable' must be the name of an environment variable; "

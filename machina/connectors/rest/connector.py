@@ -9,12 +9,12 @@ from machina.connectors.base import ConnectorCall, ConnectorReply
 from machina.connectors.rest.bodies import encode_body
 from machina.connectors.rest.model import Operation
 from machina.connectors.rest.openapi import Api
-from machina.connectors.rest.replies import as_connector_failure, read_reply
+from machina.connectors.rest.replies import failures_of, read_reply
 from machina.connectors.rest.requests import draft
 from machina.connectors.rest.servers import base_url
 from machina.connectors.rest.specs import Apis
 from machina.egress import EgressClient, EgressRequest, is_ours
-from machina.errors import ConnectorFailed, EgressFailed
+from machina.errors import ConnectorFailed
 
 RunDirectory = Callable[[str], Path | None]
 """Where a run keeps its files, by its id; None: nowhere."""
@@ -39,15 +39,8 @@ class RestConnector:
         operation = api.find(call.command)
         if operation is None:
             raise _unknown(api, call)
-        try:
+        with failures_of(call):
             return await self._send(call, api, operation)
-        except EgressFailed as error:
-            raise as_connector_failure(error, call) from None
-        except UnicodeError:
-            raise ConnectorFailed(
-                f"{call.where} gives connector '{call.name}' a text that cannot be sent: it holds "
-                "half a character."
-            ) from None
 
     async def _send(self, call: ConnectorCall, api: Api, operation: Operation) -> ConnectorReply:
         made = draft(call, operation, api.schemes)

@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl
 
 from machina.connectors.base import ConnectorCall, ConnectorReply
 from machina.connectors.rest.auth import Fields
-from machina.connectors.rest.replies import as_connector_failure, read_reply
+from machina.connectors.rest.replies import failures_of, read_reply
 from machina.connectors.rest.texts import encode_query, flat_pairs, json_of, text_of
 from machina.egress import EgressClient, EgressRequest, is_ours
-from machina.errors import ConnectorFailed, EgressFailed
+from machina.errors import ConnectorFailed
 
 VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _WITHOUT_BODY: Final = ("GET", "HEAD", "OPTIONS")
@@ -37,15 +37,8 @@ class HttpConnector:
                 f"{', '.join(VERBS).lower()}.",
                 code="command_unknown",
             )
-        try:
+        with failures_of(call):
             response = await self._client.send(_make_request(call, verb))
-        except EgressFailed as error:
-            raise as_connector_failure(error, call) from None
-        except UnicodeError:
-            raise ConnectorFailed(
-                f"{call.where} gives the connector 'http' a text that cannot be sent: it holds "
-                "half a character."
-            ) from None
         return await read_reply(response, call)
 
 

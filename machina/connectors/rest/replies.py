@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
 
 from machina.connectors.base import ConnectorCall, ConnectorReply
-from machina.connectors.rest.texts import text_of
+from machina.connectors.redacting import redactor_for
 from machina.egress import EgressResponse
 from machina.errors import ConnectorFailed, EgressFailed
-from machina.observability.redaction import MASK, Redactor
+from machina.observability.redaction import MASK
 
 MAX_DEPTH: Final = 100
 """Of JSON in an answer. Our own encoder gives up at 254."""
@@ -49,13 +50,26 @@ async def read_reply(response: EgressResponse, call: ConnectorCall) -> Connector
     return ConnectorReply(data, {"status": True})
 
 
-def as_connector_failure(error: EgressFailed, call: ConnectorCall) -> ConnectorFailed:
-    """What a failed call to the outside is for its task."""
-    return ConnectorFailed(
-        f"Connector '{call.name}', called by {call.where}, failed: {error.message}",
-        code=_CODES.get(error.code, "connector_failed"),
-        retryable=error.retryable,
-    )
+@contextmanager
+def failures_of(call: ConnectorCall) -> Iterator[None]:
+    """Turns what goes wrong while a request is made and sent into the failure of its task.
+
+    Raises:
+        ConnectorFailed: `egress_refused`, `connector_timeout` or `connector_failed`.
+    """
+    try:
+        yield
+    except EgressFailed as error:
+        raise ConnectorFailed(
+            f"Connector '{call.name}', called by {call.where}, failed: {error.message}",
+            code=_CODES.get(error.code, "connector_failed"),
+            retryable=error.retryable,
+        ) from None
+    except UnicodeError:
+        raise ConnectorFailed(
+            f"{call.where} gives connector '{call.name}' a text that cannot be sent: it holds "
+            "half a character."
+        ) from None
 
 
 def _parse(body: bytes, kind: str, call: ConnectorCall) -> Any:
@@ -119,21 +133,7 @@ def _refused(response: EgressResponse, call: ConnectorCall) -> ConnectorFailed:
 
 def redact(text: str, call: ConnectorCall) -> str:
     """A foreign text on one line, without the call's credentials and what looks like one."""
-    redactor = Redactor()
-    headers = call.block.get("headers")
-    for name, value in _leaves([call.credentials, headers if headers is not None else {}]):
-        redactor.learn(name, text_of(value))
+    redactor = redactor_for(call)
     text = text[: len(text) - redactor.open_end(text)]
     text = _SECRET_LIKE.sub(rf"\1{MASK}", redactor.text(text))
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _leaves(part, str(key))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _leaves(part, name)
-    elif value is not None and not isinstance(value, bool):
-        yield name, value

@@ -36,7 +36,8 @@ class Draft:
         if place == "query":
             return any(known == name for known, _ in self.query)
         if place == "cookie":
-            return f"{name}=" in self.headers.get("Cookie", "")
+            pairs = self.headers.get("Cookie", "").split(";")
+            return any(pair.strip().partition("=")[0] == name for pair in pairs)
         return any(known.lower() == name.lower() for known in self.headers)
 
     def url(self, base: str) -> str:

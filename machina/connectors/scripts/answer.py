@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from machina.connectors.base import ConnectorCall, ConnectorReply
+from machina.connectors.redacting import redactor_for
 from machina.connectors.scripts.child.values import unpack
 from machina.errors import ConnectorFailed
-from machina.observability.redaction import Redactor
 
 MAX_MESSAGE: Final = 2_000
 PACKAGES: Final = {
@@ -160,13 +160,5 @@ def _failed(call: ConnectorCall, what: str) -> ConnectorFailed:
     )
 
 
-def redactor(call: ConnectorCall) -> Redactor:
-    """Knows the credentials of a call."""
-    known = Redactor()
-    for name, value in call.credentials.items():
-        known.learn(name, value)
-    return known
-
-
 def _redacted(call: ConnectorCall, text: str) -> str:
-    return redactor(call).text(text)[:MAX_MESSAGE]
+    return redactor_for(call).text(text)[:MAX_MESSAGE]

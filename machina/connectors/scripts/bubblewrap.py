@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 SANDBOX_TMP: Final = "/tmp"  # noqa: S108  # a name inside the sandbox
 _ALWAYS: Final = (
     "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-    "--die-with-parent", "--new-session", "--hostname", "script", "--clearenv",
+    "--die-with-parent", "--new-session", "--hostname", "script",
 )  # fmt: skip
 
 
@@ -29,12 +29,15 @@ def wrap(
     *,
     readable: Iterable[str],
     directory: Path,
-    environ: Mapping[str, str],
     own_user_space: bool,
     keep_setuid: bool,
     network: bool,
 ) -> list[str]:
-    """`command` inside bubblewrap; of `readable` what exists is there, for reading only."""
+    """`command` inside bubblewrap; of `readable` what exists is there, for reading only.
+
+    It passes its own variables on. They are not named here, as everybody on the machine can read
+    a command line.
+    """
     line = [find() or "bwrap", *_ALWAYS]
     if own_user_space:
         line += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
@@ -60,8 +63,8 @@ def wrap(
             line += ["--ro-bind-try", str(path), str(path)]
     line += ["--proc", "/proc", "--dev", "/dev"]
     line += [*_parents(directory, made), "--bind", str(directory), str(directory)]
-    for name, value in environ.items():
-        line += ["--setenv", name, value]
+    # The system takes this one from a program that runs as another user, as bwrap may.
+    line += ["--setenv", "TMPDIR", str(directory)]
     return [*line, "--chdir", "/", "--", *command]
 
 

@@ -44,16 +44,8 @@ class Children:
         self._idle: OrderedDict[Child, None] = OrderedDict()
 
     @asynccontextmanager
-    async def lend(self, key: Key, *, within: bool = False) -> AsyncIterator[Child]:
-        """A child for one call; waits while all are busy.
-
-        `within` is for a call that another script waits for: it takes no place, because whoever
-        waits for it has one already.
-        """
-        if within:
-            async with self._borrow(key) as child:
-                yield child
-            return
+    async def lend(self, key: Key) -> AsyncIterator[Child]:
+        """A child for one call; waits while all are busy."""
         async with self._permits, self._borrow(key) as child:
             yield child
 

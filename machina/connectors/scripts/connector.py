@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from machina.connectors.base import ConnectorCall, ConnectorReply
+from machina.connectors.redacting import redactor_for
 from machina.connectors.scripts import answer
 from machina.connectors.scripts.children import Child, Children
 from machina.connectors.scripts.choosing import choose
@@ -116,7 +117,7 @@ class ScriptConnector:
         finally:
             self._log_output(call, child)
         if isinstance(told, dict) and told.get("traceback"):
-            trace = answer.redactor(call).text(str(told["traceback"])[-LOGGED_CHARACTERS:])
+            trace = redactor_for(call).text(str(told["traceback"])[-LOGGED_CHARACTERS:])
             log.info("script.raised", connector=call.name, command=call.command, exception=trace)
         child.is_reusable = isinstance(told, dict) and told.get("kind") == "returned"
         return told
@@ -152,7 +153,7 @@ class ScriptConnector:
     def _log_output(self, call: ConnectorCall, child: Child) -> None:
         text, truncated = child.process.output.take()
         if text:
-            shown = answer.redactor(call).text(text[:LOGGED_CHARACTERS])
+            shown = redactor_for(call).text(text[:LOGGED_CHARACTERS])
             log.debug(
                 "script.printed",
                 connector=call.name,

@@ -6,7 +6,7 @@ import functools
 import os
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -56,9 +56,7 @@ class Isolation:
         """What this level is called."""
         return NAMES[self.level]
 
-    def command(
-        self, interpreter: Interpreter, directory: Path, environ: Mapping[str, str]
-    ) -> list[str]:
+    def command(self, interpreter: Interpreter, directory: Path) -> list[str]:
         """What starts a child for a run with this directory."""
         if self.level < 3:
             return list(interpreter.command)
@@ -66,7 +64,6 @@ class Isolation:
             interpreter.command,
             readable=[*SYSTEM, *map(str, interpreter.directories), str(CHILD)],
             directory=directory,
-            environ=environ,
             own_user_space=self.own_user_space,
             keep_setuid=self.other_uid,
             network=self.network,

@@ -89,7 +89,7 @@ class Nursery:
         plan = isolation.plan(self._settings, self._interpreter, directory, uid)
         guarded = isolation.gate_port is not None
         plan["proxy"] = {"port": self._gate.port, "token": self._gate.token} if guarded else None
-        command = isolation.command(self._interpreter, directory, environ)
+        command = isolation.command(self._interpreter, directory)
         return command, environ, orjson.dumps(plan)
 
     def _environ(self, isolation: Isolation, directory: Path) -> dict[str, str]:

@@ -101,8 +101,8 @@ class ChildProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs."""
-        return not self._exit.done()
+        """Whether it still runs. Asks the system: word of its end may be under way to the loop."""
+        return not self._exit.done() and not _has_ended(self._process.pid)
 
     def send(self, body: bytes) -> None:
         """Sends a frame; whether it arrives shows in the answer."""
@@ -216,6 +216,16 @@ def _discard_started(started: _Started) -> None:
         os.killpg(started.process.pid, signal.SIGKILL)
     # Its end is awaited where waiting harms nobody.
     asyncio.get_running_loop().run_in_executor(None, started.process.wait)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child of ours has ended, which is not reaped by asking; False if nobody tells."""
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # it is reaped
+        return True
 
 
 async def _exited(process: subprocess.Popen[bytes]) -> None:

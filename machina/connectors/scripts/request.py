@@ -6,12 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from machina.connectors.base import ConnectorCall
+from machina.connectors.base import MODEL_COMMANDS, ConnectorCall
 from machina.connectors.scripts.child.values import NotData, dump
 from machina.errors import ConnectorFailed
 
-FACTORIES: Final = frozenset({"invoke_prompt", "invoke_embedding"})
-"""Commands that read their parameters at the top of the dictionary."""
 _PLACES: Final = ("provider", "location")
 
 
@@ -73,7 +71,8 @@ def build_request(call: ConnectorCall) -> dict[str, Any]:
     """The request dictionary: credentials in `headers`, inputs in `params`.
 
     `params` takes the model and its place from the connector block and the credentials for what the
-    task did not set. No Redis and no stream channel: a script here has neither.
+    task did not set. No Redis and no stream channel: a script here has neither. What makes models
+    reads all of it at the top of the dictionary.
     """
     params: dict[str, Any] = {}
     model = call.block.get("model_name", call.block.get("model"))
@@ -90,4 +89,4 @@ def build_request(call: ConnectorCall) -> dict[str, Any]:
         "path_attribute": dict(call.attributes),
         "connector_exec": call.command,
     }
-    return {**params, **headers, **request} if call.command in FACTORIES else request
+    return {**params, **headers, **request} if call.command in MODEL_COMMANDS else request

@@ -9,6 +9,8 @@ from typing import Any, Final
 import structlog
 
 from machina.connectors.llm.base import ChatRequest, Usage
+from machina.connectors.llm.parameters import read_number
+from machina.connectors.registry import SCRIPT, filetype_of
 from machina.definitions import Kind, Prompt
 from machina.engine.blocks import evaluate_value
 from machina.engine.tasks.answers import AnswerInvalid, read_checked
@@ -136,7 +138,7 @@ async def _ask_connector(
     """
     definition = await call.ctx.doors.definition(Kind.CONNECTOR, str(block.get("name")))
     inputs = {key: value for key, value in call.inputs.items() if value is not None}
-    if _is_script(definition):
+    if definition is not None and filetype_of(definition) == SCRIPT:
         inputs = {"messages": list(request.messages), **inputs}
     else:
         body = inputs.get("body")
@@ -151,11 +153,6 @@ async def _ask_connector(
     if _is_live(block):
         await call.ctx.say(text)
     return TaskResult(FreeText(text) if isinstance(data, str) else answer)
-
-
-def _is_script(definition: Mapping[str, Any] | None) -> bool:
-    kind, file = ((definition or {}).get(key) for key in ("filetype", "filename"))
-    return kind == "pyscript" or (not kind and str(file).endswith(".py"))
 
 
 async def _structured(
@@ -205,14 +202,14 @@ def _make_request(call: TaskCall, prompt: Prompt | None, block: Mapping[str, Any
         )
     parameters = {**block, **{k: v for k, v in call.inputs.items() if v is not None}}
     model = block.get("model") or block.get("model_name")
-    max_tokens = _number(parameters.get("max_tokens"))
-    timeout = _number(parameters.get("timeout"))
+    max_tokens = read_number(parameters.get("max_tokens"))
+    timeout = read_number(parameters.get("timeout"))
     if timeout is not None and timeout > MILLISECONDS_FROM:
         timeout /= 1000
     return ChatRequest(
         messages=messages,
         model=model if isinstance(model, str) and model else None,
-        temperature=_number(parameters.get("temperature")),
+        temperature=read_number(parameters.get("temperature")),
         max_tokens=int(max_tokens) if max_tokens else None,
         timeout_seconds=timeout or None,
         schema=prompt.schema if prompt else None,
@@ -227,14 +224,3 @@ def _told(call: TaskCall) -> dict[str, Any]:
         for key, value in call.inputs.items()
         if value is None or key not in secret or secret[key] != value
     }
-
-
-def _number(value: Any) -> float | None:
-    """A parameter as a number that makes sense; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if 0 <= number < float("inf") else None

@@ -19,6 +19,7 @@ from machina.events import encode_json
 from machina.observability.redaction import MASK
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 Hide = Callable[[str], list[str | list[str]] | None]
 """Cuts a text at the secrets in it: texts, and `[name]` for each secret; None without any."""
@@ -38,12 +39,12 @@ _LARGE: Final = 4_000
 _PER_VALUE: Final = 64
 
 
-async def cross_border(work: Callable[[dict[str, Any]], T], state: dict[str, Any]) -> T:
-    """Does the work on a state: in place when it is small, else where it does not block the loop.
+async def cross_border(work: Callable[[V], T], value: V) -> T:
+    """Does the work on a value: in place when it is small, else where it does not block the loop.
 
-    Nobody may change the state meanwhile.
+    Nobody may change the value meanwhile.
     """
-    return await asyncio.to_thread(work, state) if is_large(state) else work(state)
+    return await asyncio.to_thread(work, value) if is_large(value) else work(value)
 
 
 def as_json(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,10 +173,10 @@ def weigh(value: Any, most: int) -> int:
     return weight
 
 
-def is_large(state: Any) -> bool:
-    """Whether looking at everything in the state takes milliseconds; itself it takes far less."""
+def is_large(whole: Any) -> bool:
+    """Whether looking at everything in a value takes milliseconds; itself it takes far less."""
     weight = 0
-    waiting = [state]
+    waiting = [whole]
     while waiting and weight + len(waiting) < _LARGE:
         value = waiting.pop()
         if isinstance(value, dict):

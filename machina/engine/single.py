@@ -10,20 +10,15 @@ from typing import Any, Final
 
 import structlog
 
-from machina.connectors.base import ConnectorCall
 from machina.definitions import Kind, Task
 from machina.engine.context import RunContext
-from machina.engine.credentials import Fields, connector_defaults
+from machina.engine.credentials import connector_defaults
 from machina.engine.results import RunResult, WorkflowOutcome, locate, make_result
 from machina.engine.tasks.base import TaskCall
+from machina.engine.tasks.connector import ask_connector
+from machina.engine.tasks.prompt import COMMANDS as PROMPT_COMMANDS
 from machina.engine.tasks.prompt import run_prompt
-from machina.errors import (
-    ConnectorFailed,
-    DefinitionInvalid,
-    DefinitionMissing,
-    RunError,
-    SecretMissing,
-)
+from machina.errors import DefinitionInvalid, DefinitionMissing, RunError
 from machina.expressions import Scope
 from machina.expressions.scope import is_subject
 
@@ -31,7 +26,6 @@ log = structlog.get_logger(__name__)
 
 Request = Mapping[str, Any]
 
-PROMPT_COMMANDS: Final = ("invoke_prompt", "invoke_chat")
 EMBEDDING_COMMAND: Final = "invoke_embedding"
 MAX_TEXTS: Final = 10_000
 """Texts of one embedding call."""
@@ -81,28 +75,11 @@ async def _run_connector(request: Request, ctx: RunContext) -> dict[str, Any]:
         ask = _run_embedding if command == EMBEDDING_COMMAND else _ask_model
         return await ask({**request, "connector": block}, ctx)
     ctx.note_repeat("", name)
-    credentials = await connector_defaults(ctx, name)
-    call = ConnectorCall(
-        run_id=ctx.run_id,
-        name=name,
-        command=command,
-        definition=await ctx.doors.definition(Kind.CONNECTOR, name),
-        inputs=_block(request, "inputs"),
-        attributes=_block(request, "path_attribute"),
-        credentials=credentials,
-        where=f"command '{command}' of connector '{name}'",
-    )
-    try:
-        reply = await ctx.doors.call_connector(call)
-    except ConnectorFailed as failed:
-        missing = sorted(set(credentials.unset.values())) if isinstance(credentials, Fields) else []
-        if failed.code != "connector_failed" or not missing:
-            raise
-        raise SecretMissing(
-            f"{failed.message.rstrip('.')}. There is no value for {', '.join(missing)}: set it in "
-            "the vault, or in the environment of the workers.",
-            details=failed.details,
-        ) from failed
+    attributes = _block(request, "path_attribute")
+    block = {"name": name, "command": command, "command_attributes": attributes}
+    task = {"type": "connector", "name": _title(request), "connector": block}
+    where = f"command '{command}' of connector '{name}'"
+    reply = await ask_connector(await _call(ctx, task, _block(request, "inputs"), where), block)
     message = reply.envelope.get("message")
     return _state(reply.data, message if isinstance(message, str) else "")
 
@@ -124,21 +101,29 @@ async def _ask_model(request: Request, ctx: RunContext) -> dict[str, Any]:
     task = {"type": "prompt", "name": _title(request), "connector": block}
     if isinstance(named, str):
         task["prompt"] = {"name": named}
-    inputs = _block(request, "inputs")
+    where = f"prompt '{_title(request)}'"
+    call = await _call(ctx, task, _block(request, "inputs"), where)
+    answer = (await run_prompt(call)).subject
+    return _state(answer.value if is_subject(answer) else answer)
+
+
+async def _call(
+    ctx: RunContext, task: Mapping[str, Any], inputs: dict[str, Any], where: str
+) -> TaskCall:
+    """The request as the call of a task of no workflow: its scope is empty, its block is data."""
     nothing: dict[str, Any] = {}
-    call = TaskCall(
+    read = Task.read(task)
+    return TaskCall(
         ctx,
-        Task.read(task),
+        read,
         inputs,
         nothing,
         Scope(nothing, context=nothing),
-        f"prompt '{_title(request)}'",
+        where,
         _run_no_workflow,
-        await connector_defaults(ctx, block.get("name")),
+        await connector_defaults(ctx, read.connector.get("name")),
         is_data=True,
     )
-    answer = (await run_prompt(call)).subject
-    return _state(answer.value if is_subject(answer) else answer)
 
 
 async def _run_embedding(request: Request, ctx: RunContext) -> dict[str, Any]:

@@ -64,8 +64,7 @@ class TaskLog:
         if error is not None:
             entry["error"] = {"code": error.code, "message": self._redactor.text(error.message)}
         if condition is not None:
-            text = self._redactor.text(str(condition))
-            entry["condition"] = text if len(text) <= _MAX_CONDITION else text[:_MAX_CONDITION]
+            entry["condition"] = self._redactor.text(str(condition))[:_MAX_CONDITION]
         if trace is not None:
             entry["inputs"] = abridge(trace.inputs, self._redactor.text)
             entry["outputs"] = abridge(trace.outputs, self._redactor.text)

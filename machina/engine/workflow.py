@@ -16,7 +16,7 @@ from machina.engine.credentials import Credentials, is_debugged
 from machina.engine.results import WorkflowOutcome, locate, refuse_deep
 from machina.engine.task_log import Trace
 from machina.engine.task_walk import TaskWalk
-from machina.engine.tasks.subworkflow import OPERATIONS
+from machina.engine.tasks.subworkflow import OPERATIONS, learn_secret
 from machina.errors import BudgetExceeded, DefinitionMissing, RunError
 from machina.expressions import Scope
 
@@ -172,7 +172,7 @@ class _Walk:
         raw = await self._ctx.doors.definition(Kind.WORKFLOW, name)
         if raw is None and name in OPERATIONS:
             if name == "vault-update":
-                self._ctx.redactor.learn(str(payload.get("name")), payload.get("value"))
+                learn_secret(self._ctx.redactor, payload)
             return WorkflowOutcome.of(await self._ctx.doors.operate(name, payload))
         outer = (*self._frame.outer, self._workflow.name)
         if len(outer) > MAX_DEPTH:

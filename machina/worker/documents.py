@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from machina.engine.borders import cross_border
 from machina.engine.document_door import Document, Draft, Meaning, Query, Sort, Upsert
 from machina.errors import Invalid, TaskFailed
 from machina.runs.run import Run
@@ -24,7 +24,6 @@ MAX_RESULT_BYTES: Final = 64_000_000
 """What one search may bring into a run, roughly."""
 FEW: Final = 8
 """Upserts that are done one after the other, each in one step of the store."""
-_INLINE: Final = 50
 
 
 class RunDocuments:
@@ -220,10 +219,7 @@ async def _seen(records: Sequence[Record]) -> list[Document]:
     Raises:
         TaskFailed: they are more than a run can hold.
     """
-    view = _View()
-    if len(records) <= _INLINE:
-        return view.documents(records)
-    return await asyncio.to_thread(view.documents, records)
+    return await cross_border(_View().documents, records)
 
 
 class _View:

@@ -7,17 +7,16 @@ read when a definition that names a token is loaded, and not at all for runs wit
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
+from machina.vault import from_environment
+
 CACHE_SECONDS: Final = 5.0
 """How old a value may be when a run begins to use it."""
 
-TOKEN_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]*_CONTEXT_VARIABLE_[A-Z0-9_]+\Z")
-"""Only names of this form are ever read from the environment."""
 _MARK: Final = b"_CONTEXT_VARIABLE_"
 
 ReadVault = Callable[[str], Awaitable[Mapping[str, str]]]
@@ -64,7 +63,7 @@ class Secrets:
 
     def from_environment(self, name: str) -> str | None:
         """What the operator provides under this name; null for an empty one."""
-        return (self._environ.get(name) or None) if TOKEN_NAME.match(name) else None
+        return from_environment(name, self._environ)
 
     def _forget_old(self, now: float) -> None:
         """Nothing stays in memory in the clear for longer than it is used."""

@@ -52,20 +52,26 @@ class Uploads:
             raise ConnectorFailed(f"{name!r:.140} is no name of an uploaded file; send it again.")
         # Under a name of its own first: an earlier attempt may have left anything under the other.
         draft = directory / f"{name}.{secrets.token_hex(8)}"
+        try:
+            if not await self._copy(project, upload["blob"], draft):
+                raise ConnectorFailed(
+                    f"The uploaded file '{name}' is not kept any more; send the call again."
+                )
+            await asyncio.to_thread(os.replace, draft, directory / name)
+        finally:  # what is half-written must not look like a file of the call
+            await asyncio.to_thread(draft.unlink, missing_ok=True)
+
+    async def _copy(self, project: str, blob: str, draft: Path) -> bool:
+        """Whether there was anything to copy."""
+        found = False
         file = await asyncio.to_thread(_open_new, draft)
         try:
-            found = False
-            async for data in self._blobs.read(project, upload["blob"]):
+            async for data in self._blobs.read(project, blob):
                 found = True
                 await asyncio.to_thread(file.write, data)
         finally:
             await asyncio.to_thread(file.close)
-        if not found:
-            await asyncio.to_thread(draft.unlink)
-            raise ConnectorFailed(
-                f"The uploaded file '{name}' is not kept any more; send the call again."
-            )
-        await asyncio.to_thread(os.replace, draft, directory / name)
+        return found
 
 
 def _open_new(path: Path) -> IO[bytes]:

@@ -17,7 +17,7 @@ _KEYS: Final = frozenset(
 )
 _EXPECTED: Final = frozenset(
     ("status", "state", "state_has", "content", "error", "events", "tasks", "steps", "documents")
-) | frozenset(("requests", "installed", "absent", "tokens", "secrets", "runs"))
+) | frozenset(("requests", "installed", "absent", "tokens", "secrets"))
 _POSITIONS: Final = ("input", "condition", "output", "filter", "workflow-output")
 _POSITION_OUTPUTS: Final = {"value": "$.get('value')", "workflow-status": "'executed'"}
 _REPLY: Final = "http://server.test/reply?"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from machina.engine.tasks.documents import writing
+from machina.engine.tasks.documents.values import storable
 from tests.engine.documenting import THREAD, Desk, document, make_run
 
 # save
@@ -369,3 +372,18 @@ async def test_a_thread_that_could_not_be_written_leaves_the_id_reserved(desk: D
 async def test_an_id_taken_in_another_project_fails_the_task(desk: Desk) -> None:
     await desk.store.documents.insert("other", {"name": "thread"}, id=THREAD)
     assert "task_failed" in await desk.fail(document("save", documents={"thread": "1"}))
+
+
+@pytest.mark.parametrize(("size", "leaves"), [(10, False), (5_000, True)])
+async def test_a_large_document_does_not_hold_up_other_runs(
+    size: int, leaves: bool, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+
+    def noted(value: Any, where: str) -> Any:
+        threads.add(threading.get_ident())
+        return storable(value, where)
+
+    monkeypatch.setattr(writing, "storable", noted)
+    await desk.execute(document("save", documents={"big": f"[n for n in range({size})]"}))
+    assert (threads != {threading.get_ident()}) is leaves

@@ -11,6 +11,8 @@ from structlog.testing import capture_logs
 
 from machina.connectors.base import ConnectorReply
 from machina.engine import run_agent, run_workflow
+from machina.engine.borders import freeze, thaw
+from machina.engine.tasks.subworkflow import learn_secret
 from machina.errors import ConnectorFailed
 from machina.events import encode_json
 from tests.builders import AnsweringProvider, World, agent, ask, compute, step, workflow
@@ -167,3 +169,28 @@ async def test_the_value_that_vault_update_gets_is_hidden_from_then_on() -> None
     assert world.operated == [("vault-update", {"name": "X", "value": "new-secret-value"})]
     assert result.state["kept"] is True
     assert "new-secret-value" not in left
+
+
+async def test_an_object_that_becomes_a_secret_is_hidden_by_its_credentials() -> None:
+    world = World()
+    world.operations["vault-update"] = {"name": "X", "created": True}
+    task = {
+        "type": "workflow",
+        "name": "keep",
+        "workflow": {"name": "vault-update"},
+        "inputs": {"name": "'X'", "value": "$.get('account')"},
+    }
+    flow = workflow(task, outputs={"account": "$.get('account')"})
+    account = {"user": "service", "private_key": "new-secret-value"}
+    result, left = await run(flow, world, {"account": account})
+    assert result.state["account"] == {"user": "service", "private_key": "***"}
+    assert "new-secret-value" not in left
+
+
+async def test_a_checkpoint_names_a_new_secret_as_the_vault_does() -> None:
+    context = World().context(secrets=SECRETS.get)
+    learn_secret(context.redactor, {"name": " $TEMP_CONTEXT_VARIABLE_SHOP", "value": SECRET})
+    assert context.hide is not None
+    frozen = freeze({"v": SECRET}, context.hide)
+    assert SECRET not in str(frozen)
+    assert thaw(frozen, context.secrets) == {"v": SECRET}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from machina.connectors.base import ConnectorCall, ConnectorReply
+from machina.connectors.base import MODEL_COMMANDS, ConnectorCall, ConnectorReply
 from machina.connectors.llm.base import Usage
-from machina.connectors.registry import MODEL_COMMANDS
 from machina.definitions import Kind
 from machina.engine.blocks import evaluate_value
 from machina.engine.credentials import SECRET_TOKEN, Fields
@@ -50,6 +49,12 @@ async def call_connector(call: TaskCall, block: Mapping[str, Any]) -> TaskResult
         DefinitionInvalid: a field of the block has the wrong shape.
         ConnectorFailed, SecretMissing: as `run_connector` does.
     """
+    reply = await ask_connector(call, block)
+    return TaskResult(ConnectorResult({**reply.envelope, "data": reply.data}))
+
+
+async def ask_connector(call: TaskCall, block: Mapping[str, Any]) -> ConnectorReply:
+    """What the connector says, envelope and all; see `call_connector`."""
     name, command = (_read_name(call, block, field) for field in NAMES)
     attributes: dict[str, Any] = {}
     for field in ATTRIBUTES:
@@ -75,7 +80,7 @@ async def call_connector(call: TaskCall, block: Mapping[str, Any]) -> TaskResult
             f"{failed.message.rstrip('.')}. {_worded(missing)}", details=failed.details
         ) from failed
     _count(call, made, reply)
-    return TaskResult(ConnectorResult({**reply.envelope, "data": reply.data}))
+    return reply
 
 
 def _count(call: TaskCall, made: ConnectorCall, reply: ConnectorReply) -> None:

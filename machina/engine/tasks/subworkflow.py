@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from machina.engine.tasks.base import TaskCall, TaskResult
 from machina.errors import DefinitionInvalid
+from machina.events import encode_json
+from machina.observability.redaction import Redactor
 
 OPERATIONS: Final = frozenset(
     ("workflow-search", "workflow-schedule", "workflow-schedule-get")
@@ -23,6 +25,14 @@ async def run_subworkflow(call: TaskCall) -> TaskResult:
     if outcome.error is not None:
         raise outcome.error
     return TaskResult({"run_id": call.ctx.run_id, **outcome.outputs})
+
+
+def learn_secret(redactor: Redactor, inputs: Mapping[str, Any]) -> None:
+    """Hides what `vault-update` gets from now on, under the name that the vault keeps it by."""
+    name, value = inputs.get("name"), inputs.get("value")
+    if isinstance(value, Mapping | list):
+        value = encode_json(value).decode()
+    redactor.learn(name.strip().removeprefix("$") if isinstance(name, str) else "", value)
 
 
 def _name(call: TaskCall) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
+from machina.engine.borders import cross_border
 from machina.engine.document_door import Document, Draft, Upsert
 from machina.engine.tasks.base import TaskCall
 from machina.engine.tasks.documents.embedding import Embedding
@@ -21,8 +21,6 @@ from machina.errors import BudgetExceeded, TaskFailed
 
 MAX_ITEMS: Final = 10_000
 ITEMS: Final = "items"
-_INLINE: Final = 50
-"""Items that are looked through on the event loop; more of them on a thread."""
 
 
 async def bulk_save(call: TaskCall, config: Mapping[str, Any]) -> list[Document]:
@@ -75,10 +73,9 @@ async def _drafts(call: TaskCall, config: Mapping[str, Any]) -> tuple[str, list[
         return name, []
     metadata = await read_metadata(call)
 
-    def make() -> list[Draft]:
-        return [_draft(name, item, metadata, call.where) for item in items]
-
-    drafts = make() if len(items) <= _INLINE else await asyncio.to_thread(make)
+    drafts = await cross_border(
+        lambda all_items: [_draft(name, item, metadata, call.where) for item in all_items], items
+    )
     embedding = await Embedding.read(call, config)
     return name, drafts if embedding is None else await embedding.add(drafts)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from machina.engine.blocks import evaluate_value
+from machina.engine.borders import cross_border
 from machina.engine.document_door import Document, Draft
 from machina.engine.tasks.base import TaskCall
 from machina.engine.tasks.documents.embedding import Embedding
@@ -67,6 +68,15 @@ async def read_metadata(call: TaskCall) -> dict[str, Any]:
     return metadata_of(value, call.where)
 
 
+async def _stored(call: TaskCall, value: Any) -> Any:
+    """What a document is to hold, checked; a large one where that does not block the loop.
+
+    Raises:
+        TaskFailed: no document holds it.
+    """
+    return await cross_border(lambda whole: storable(whole, call.where), value)
+
+
 def metadata_of(value: Any, where: str) -> dict[str, Any]:
     """Metadata as it is stored; null is none."""
     if value is None:
@@ -120,16 +130,16 @@ async def _drafts(call: TaskCall, config: Mapping[str, Any]) -> list[Draft]:
     if documents:
         other = await read_name(call) if len(documents) == 1 else None
         drafts = [
-            Draft(other or key, storable(value, call.where), metadata)
+            Draft(other or key, await _stored(call, value), metadata)
             for key, value in documents.items()
         ]
     else:
-        drafts = [_draft_of_inputs(call, metadata)]
+        drafts = [await _draft_of_inputs(call, metadata)]
     embedding = await Embedding.read(call, config)
     return drafts if embedding is None else await embedding.add(drafts)
 
 
-def _draft_of_inputs(call: TaskCall, metadata: Mapping[str, Any]) -> Draft:
+async def _draft_of_inputs(call: TaskCall, metadata: Mapping[str, Any]) -> Draft:
     """Some authors write the fields of the one document as inputs."""
     name = name_of(call.inputs.get("name"), call.where)
     if name is None or "value" not in call.inputs:
@@ -141,7 +151,7 @@ def _draft_of_inputs(call: TaskCall, metadata: Mapping[str, Any]) -> Draft:
     item = storable(call.inputs.get("item_id"), call.where)
     return Draft(
         name,
-        storable(call.inputs["value"], call.where),
+        await _stored(call, call.inputs["value"]),
         {**metadata, **own},
         {} if item is None else {"item_id": item},
     )

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,8 @@ VARIABLE: Final = "MACHINA_VAULT_KEY"
 KEY_BYTES: Final = 32
 REMEDY: Final = "`openssl rand -base64 32` prints a key"
 
+_TOKEN_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]*_CONTEXT_VARIABLE_[A-Z0-9_]+")
+"""Only names of this form are ever read from the environment."""
 _NONCE_BYTES: Final = 12
 """NIST SP 800-38D recommends 96 bits; random ones are safe for 2**32 secrets under one key."""
 _URL_SAFE: Final = str.maketrans("-_", "+/")
@@ -114,6 +117,11 @@ def make_vault(text: str | None) -> Vault:
             key = _read_key(part.strip(), number)
             keys[_id_of(key)] = key
     return Vault(keys)
+
+
+def from_environment(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The secret that the operator provides under this name; null for an empty one."""
+    return (environ.get(name) or None) if _TOKEN_NAME.fullmatch(name) else None
 
 
 def make_key() -> str:

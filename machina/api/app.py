@@ -31,6 +31,7 @@ from machina.observability.supervision import Supervisor
 from machina.observability.watchdog import LoopWatchdog
 from machina.resources import Resources, make_breaker
 from machina.settings import Settings
+from machina.templates import Templates
 
 OpenResources = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
@@ -205,7 +206,12 @@ def _make_lifespan(
             readings = api_readings(resources, admission, streams)
             supervisor.start("sampler", Sampler(resources.metrics, readings).run)
             try:
-                yield {"resources": resources, "streams": streams, "supervisor": supervisor}
+                yield {
+                    "resources": resources,
+                    "streams": streams,
+                    "supervisor": supervisor,
+                    "templates": Templates(resources.store, settings),
+                }
             finally:
                 await streams.settle(_SETTLE_SECONDS)
                 await supervisor.aclose()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from machina import errors
 from machina.api.definition_rows import saved_answer, updated_answer
-from machina.api.examples import answer, body, refusals
+from machina.api.examples import answer, body, page_example, refusals
 from machina.api.problems import UnsupportedMediaType
 from machina.store.base import Duplicate
 from machina.store.definitions import Kind
@@ -109,14 +109,3 @@ def of_kind(kind: Kind) -> KindExamples:
         },
         created=created,
     )
-
-
-def page_example(row: dict[str, Any]) -> dict[str, Any]:
-    """A page of one row."""
-    return {
-        "data": [row],
-        "status": True,
-        "total_documents": 1,
-        "total": 1,
-        "pagination": {"page": 1, "page_size": 10, "total": 1, "total_documents": 1},
-    }

@@ -21,7 +21,6 @@ _SERVER_MADE: Final = frozenset(("date", "last_execution", "last_execution_date"
 """Fields of a row that a client may send back and that are not its to set."""
 _TEXTS: Final = ("title", "description", "condition")
 _PARTS: Final = ("workflows", "tasks")
-_PUBLIC_NAMES: Final[Mapping[str, str]] = {"id": "_id", "document_id": "_id", "date": "created"}
 
 
 def definition_row(
@@ -69,12 +68,6 @@ def updated_answer(kind: Kind, row: Mapping[str, Any]) -> dict[str, Any]:
         shown = ("_id", "name", "title", "description", "status", "updated")
         data = {field: row.get(field) for field in shown}
     return {"data": data, "message": f"{kind} updated", "status": True}
-
-
-def public_name(path: str) -> str:
-    """The store's path for a path in a client's filters and sorters."""
-    top, dot, rest = path.partition(".")
-    return f"{_PUBLIC_NAMES.get(top, top)}{dot}{rest}"
 
 
 def read_definition(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from machina.definitions.base import MAX_NAME
+from machina.definitions.base import check_name
 from machina.errors import Invalid
 from machina.store.vector_search import SPACE, VECTOR
 
@@ -101,14 +101,6 @@ def _check_key(key: str) -> None:
 
 
 def _check_name(name: object) -> None:
-    if (
-        not isinstance(name, str)
-        or not name.strip()
-        or len(name) > MAX_NAME
-        or "/" in name
-        or not name.isprintable()
-    ):
-        raise Invalid(
-            f"A document's name has 1 to {MAX_NAME} printable characters and no '/', as 'thread'.",
-            field="name",
-        )
+    if not isinstance(name, str):
+        raise Invalid("A document's name is text, as 'thread'.", field="name")
+    check_name(name)

@@ -57,6 +57,17 @@ def body(example: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def page_example(row: Mapping[str, Any], page_size: int = 10) -> dict[str, Any]:
+    """A page of one row."""
+    return {
+        "data": [row],
+        "status": True,
+        "total_documents": 1,
+        "total": 1,
+        "pagination": {"page": 1, "page_size": page_size, "total": 1, "total_documents": 1},
+    }
+
+
 def answer(description: str, example: Any, schema: str = "Answer") -> dict[str, Any]:
     """A successful answer of a route, with an example."""
     return {
@@ -246,16 +257,6 @@ CANCEL_ANSWERS: Final[Responses] = {
     **refusals(*_READ),
 }
 SEARCH_ANSWERS: Final[Responses] = {
-    200: answer(
-        "One page of runs.",
-        {
-            "data": [_ROW],
-            "status": True,
-            "total_documents": 1,
-            "total": 1,
-            "pagination": {"page": 1, "page_size": 10, "total": 1, "total_documents": 1},
-        },
-        "Page",
-    ),
+    200: answer("One page of runs.", page_example(_ROW), "Page"),
     **refusals(*_KEY, *_BODY, errors.StoreDown),
 }

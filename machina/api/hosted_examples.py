@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from machina import errors
-from machina.api.definition_examples import page_example
-from machina.api.examples import Responses, answer, refusals
+from machina.api.examples import Responses, answer, page_example, refusals
 from machina.api.problems import UnsupportedMediaType
 
 KEY_ID: Final = "692431f0a1b2c3d4e5000003"

@@ -14,6 +14,7 @@ DEFAULT_PAGE_SIZE: Final = 10
 _MAX_PAGE: Final = 1_000_000
 _MAX_SORTERS: Final = 8
 _NEWEST_FIRST: Final[Sort] = (("_id", -1),)
+_PUBLIC_NAMES: Final[Mapping[str, str]] = {"id": "_id", "document_id": "_id", "date": "created"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,13 @@ class SearchQuery:
         return shown
 
 
-def read_search(body: Mapping[str, Any]) -> SearchQuery:
+def stored_path(path: str) -> str:
+    """The store's path for a path in a client's filters and sorters."""
+    top, dot, rest = path.partition(".")
+    return f"{_PUBLIC_NAMES.get(top, top)}{dot}{rest}"
+
+
+def read_search(body: Mapping[str, Any], *, unsorted: Sort = _NEWEST_FIRST) -> SearchQuery:
     """Reads the body of a search; keys it does not know are ignored.
 
     Raises:
@@ -61,7 +68,7 @@ def read_search(body: Mapping[str, Any]) -> SearchQuery:
     fields, hidden = _fields(body.get("fields"))
     return SearchQuery(
         filters=filters,
-        sort=_sort(body),
+        sort=_sort(body, unsorted),
         page=_number(body, "page", 1, _MAX_PAGE),
         page_size=_number(body, "page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
         fields=fields,
@@ -70,13 +77,13 @@ def read_search(body: Mapping[str, Any]) -> SearchQuery:
     )
 
 
-def _sort(body: Mapping[str, Any]) -> Sort:
+def _sort(body: Mapping[str, Any], unsorted: Sort) -> Sort:
     sorters = body.get("sorters")
     if sorters:
         return _sorters(sorters)
     text = body.get("sort")
     if not text:
-        return _NEWEST_FIRST
+        return unsorted
     if not isinstance(text, str):
         raise Invalid("'sort' must be text, as \"-updated\".", field="sort")
     field = text.lstrip("+-")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from machina import errors
-from machina.api.definition_examples import ID, page_example
-from machina.api.examples import Responses, answer, refusals
+from machina.api.definition_examples import ID
+from machina.api.examples import Responses, answer, page_example, refusals
 from machina.api.problems import UnsupportedMediaType
 
 _NAME: Final = "TEMP_CONTEXT_VARIABLE_WEATHER"

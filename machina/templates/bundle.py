@@ -55,10 +55,11 @@ class MemoryBundle:
 
     def __init__(self, content: Mapping[str, bytes]) -> None:
         self._content = content
+        self._files = sorted(path for path in content if is_visible(path))
 
     def files(self) -> list[str]:
         """See `Bundle`."""
-        return sorted(path for path in self._content if is_visible(path))
+        return self._files
 
     def read(self, path: str) -> bytes:
         """See `Bundle`."""

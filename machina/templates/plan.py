@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from machina.store.definitions import Kind
@@ -87,4 +87,3 @@ class Source:
     branch: str = ""
     commit: str = ""
     private: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)

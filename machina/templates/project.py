@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from machina.store import Store
 from machina.templates.records import TemplateRecords
+from machina.vault import from_environment
 
 
 async def check_project(
@@ -15,7 +15,7 @@ async def check_project(
 ) -> dict[str, list[Any]]:
     """What is missing, by the manifest's own keys; empty lists say that nothing is.
 
-    Credentials are looked up in the vault and in this process's environment, by name.
+    Credentials are looked up by name in the vault and, as in a run, in the environment.
     """
     return {
         "credentials": await _missing_credentials(store, project, manifest),
@@ -33,7 +33,7 @@ async def _missing_credentials(
         for item in _items(manifest, "required_credentials")
     ]
     held = await store.secrets.check(project, [name for name in wanted if name])
-    return [name for name, is_held in held.items() if not is_held and not os.environ.get(name)]
+    return [name for name, is_held in held.items() if not is_held and not from_environment(name)]
 
 
 async def _missing_documents(store: Store, project: str, manifest: Mapping[str, Any]) -> list[str]:

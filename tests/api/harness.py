@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from machina.admission import Admission, AdmissionMiddleware
@@ -227,6 +228,15 @@ async def busy_worker(resources: Resources, *outcomes: Outcome) -> AsyncIterator
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+def routes_of(routes: Iterable[BaseRoute]) -> Iterator[Route]:
+    """The routes among these and in the routers among these."""
+    for route in routes:
+        if isinstance(route, Route):
+            yield route
+        else:
+            yield from routes_of(getattr(route, "routes", None) or route.original_router.routes)  # type: ignore[attr-defined]  # an included router
 
 
 def lines(body: bytes) -> list[dict[str, Any]]:

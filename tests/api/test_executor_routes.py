@@ -311,6 +311,23 @@ async def test_the_same_key_and_files_mean_the_same_call(
     assert await blobs_kept(api) == 0
 
 
+async def test_the_files_of_a_repeated_call_are_not_kept_while_the_first_one_runs(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    settings = make_settings(tmp_path, redis_server.url, sync_wait_seconds=0.05)
+    async with running_api(settings) as api, api.calls(api.client) as client:
+        await install_echo(api)
+        for _ in range(2):
+            answer = await client.post(
+                "/connector/executor/echo",
+                data={"command": "echo"},
+                files={"file": ("a.txt", b"a")},
+                headers={"Idempotency-Key": "k"},
+            )
+            assert answer.json()["message"] == "still running"
+        assert await blobs_kept(api) == 1
+
+
 async def test_what_cannot_be_called_is_refused(api: Api, client: httpx.AsyncClient) -> None:
     await install_echo(api)
     await api.install("prompt", "reply")

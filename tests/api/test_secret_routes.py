@@ -11,7 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from machina.auth import Scope
-from machina.vault import make_key
+from machina.ids import make_mint
+from machina.store.secrets import SecretStore
+from machina.vault import make_key, make_vault
 from tests.api.harness import Api, assert_problem, make_settings, running_api
 from tests.services import RedisServer
 
@@ -197,3 +199,15 @@ async def test_the_credentials_of_a_manifest_are_validated_without_being_shown(
     for wrong in ({}, {"names": [1]}, {"required_credentials": [{"x": 1}]}, {"names": "A" * 300}):
         refused = await admin.post("/vault/validate", json=wrong)
         assert_problem(refused, 422, "invalid_request")
+
+
+async def test_a_credential_that_no_key_opens_is_there_and_not_valid(
+    api: Api, admin: httpx.AsyncClient
+) -> None:
+    elsewhere = SecretStore(api.resources.store.backend, make_mint(), make_vault(make_key()))
+    await elsewhere.put("default", "A", CANARY)
+    validations: tuple[dict[str, str], ...] = ({}, {"type": "json_object"}, {"type": "http"})
+    required = [{"name": "A", "validation": validation} for validation in validations]
+    answer = await admin.post("/vault/validate", json={"required_credentials": required})
+    row = {"name": "A", "present": True, "valid": False}
+    assert answer.json()["data"] == {"credentials": [row] * 3, "valid": False}

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
-from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Route
 
 from machina.api.security import PUBLIC_PATHS
 from machina.auth import Scope
-from tests.api.harness import Api, assert_problem, make_settings, running_api
+from tests.api.harness import Api, assert_problem, make_settings, routes_of, running_api
 from tests.services import RedisServer
 
 SEARCH = "/execution/agent-search"
@@ -30,17 +28,11 @@ async def status_with(api: Api, *headers: tuple[str | bytes, str | bytes]) -> in
 
 def paths_and_methods(api: Api) -> list[tuple[str, str]]:
     """Every route of the app, also those the documentation does not show."""
-
-    def walk(routes: list[BaseRoute]) -> list[tuple[str, str]]:
-        found = []
-        for route in routes:
-            if isinstance(route, Route | APIRoute):
-                found += [(route.path, method) for method in sorted(route.methods or ())]
-            else:
-                found += walk(list(getattr(route, "routes", None) or route.original_router.routes))  # type: ignore[attr-defined]  # an included router
-        return found
-
-    return walk(list(api.app.routes))
+    return [
+        (route.path, method)
+        for route in routes_of(api.app.routes)
+        for method in sorted(route.methods or ())
+    ]
 
 
 async def test_every_route_is_closed_to_callers_without_a_valid_key(

@@ -43,6 +43,16 @@ async def test_nothing_is_missing_once_it_is_there(
     assert missing == {"credentials": [], "config_documents": [], "datasets": []}
 
 
+async def test_a_credential_that_no_run_would_find_is_missing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SHOP_KEY", "MACHINA_CONTEXT_VARIABLE_SHOP"):
+        monkeypatch.setenv(name, "x")
+    required = ["$SHOP_KEY", "$MACHINA_CONTEXT_VARIABLE_SHOP"]
+    missing = await check_project(store, "default", {"required_credentials": required})
+    assert missing["credentials"] == ["SHOP_KEY"]
+
+
 async def test_odd_manifests_are_checked_as_far_as_they_can_be(store: Store) -> None:
     manifest: dict[str, Any] = {
         "required_credentials": ["MACHINA_TEST_ABSENT", {"name": None}, 7],

@@ -1,4 +1,4 @@
-"""Agents, workflows, prompts, connectors and mappings: one router of the same shape for each."""
+"""Agents, workflows, prompts, connectors, mappings and skills: a router of one shape for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from fastapi import APIRouter, Depends, Path
 from machina.api import definition_examples as examples
 from machina.api.definition_rows import (
     definition_row,
-    public_name,
     read_change,
     read_definition,
     saved_answer,
@@ -18,7 +17,7 @@ from machina.api.definition_rows import (
 )
 from machina.api.deps import BodyDep, ResourcesDep
 from machina.api.envelopes import Answer, one, page
-from machina.api.queries import read_search
+from machina.api.queries import read_search, stored_path
 from machina.api.security import Caller, require
 from machina.auth import Principal, Scope
 from machina.errors import NotFound
@@ -49,8 +48,8 @@ class DefinitionRoutes:
         records, total = await resources.store.definitions.search(
             caller.project,
             self._kind,
-            rewrite_query(query.filters, rename=public_name),
-            sort=rename_sort(query.sort, public_name),
+            rewrite_query(query.filters, rename=stored_path),
+            sort=rename_sort(query.sort, stored_path),
             skip=query.skip,
             limit=query.page_size,
         )

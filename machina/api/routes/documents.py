@@ -12,7 +12,7 @@ from machina.api.deps import BodyDep, ResourcesDep
 from machina.api.document_bodies import HIDDEN, read_document, read_document_change
 from machina.api.envelopes import Answer, mail_date, one, page
 from machina.api.examples import body as body_example
-from machina.api.queries import read_search
+from machina.api.queries import read_search, stored_path
 from machina.api.security import Caller
 from machina.auth import Principal
 from machina.errors import Invalid, NotFound
@@ -24,8 +24,6 @@ from machina.store.replacing import replace_document
 router = APIRouter(prefix="/document", tags=["Documents"])
 
 IdPath = Annotated[str, Path(description="Id of the document.", examples=[examples.ID])]
-
-_PUBLIC_NAMES: Mapping[str, str] = {"id": "_id", "document_id": "_id", "date": "created"}
 
 
 @router.post(
@@ -154,7 +152,7 @@ def _unknown(id: str) -> NotFound:
 
 
 def _stored_path(path: str) -> str:
-    top, dot, rest = path.partition(".")
+    top = path.partition(".")[0]
     if top in HIDDEN:
         raise Invalid(f"Documents cannot be searched by '{top}'.", field="filters")
-    return f"{_PUBLIC_NAMES.get(top, top)}{dot}{rest}"
+    return stored_path(path)

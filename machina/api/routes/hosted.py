@@ -42,7 +42,7 @@ async def show_session(caller: Caller) -> Answer:
 )
 async def search_projects(body: BodyDep, caller: Caller) -> Answer:
     """One: a key belongs to one project."""
-    row = _project(caller) | {
+    row = _organization(caller) | {
         "project_id": caller.project,
         "project_name": caller.project,
         "project_slug": caller.project,
@@ -59,7 +59,7 @@ async def search_projects(body: BodyDep, caller: Caller) -> Answer:
 )
 async def search_organizations(body: BodyDep, caller: Caller) -> Answer:
     """One, named after the project: this server has no organizations."""
-    return _page_of([_project(caller)], body)
+    return _page_of([_organization(caller)], body)
 
 
 @router.get(
@@ -133,7 +133,7 @@ async def revoke_key(body: BodyDep, caller: Caller, resources: ResourcesDep) -> 
     return one({"_id": key_id}, "key revoked")
 
 
-def _project(caller: Principal) -> dict[str, Any]:
+def _organization(caller: Principal) -> dict[str, Any]:
     return {
         "organization_id": caller.project,
         "organization_name": caller.project,

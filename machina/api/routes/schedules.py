@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query
 
-from machina.api import examples
+from machina.api import schedule_examples as examples
 from machina.api import schedule_rows as rows
 from machina.api.deps import BodyDep, ResourcesDep, not_draining
 from machina.api.envelopes import Answer, one, page
+from machina.api.examples import body as body_example
 from machina.api.queries import MAX_PAGE_SIZE, read_search
 from machina.api.run_rows import agent_head, workflow_head
 from machina.api.security import Caller, require
@@ -29,7 +30,7 @@ _ADMIN: Final = Depends(require(Scope.ADMIN))
 _TRIES: Final = 8
 
 
-@router.get("", summary="All schedules", responses=rows.PAGE_ANSWERS)
+@router.get("", summary="All schedules", responses=examples.PAGE_ANSWERS)
 async def list_schedules(
     caller: Caller,
     resources: ResourcesDep,
@@ -48,17 +49,16 @@ async def list_schedules(
 @router.post(
     "/search",
     summary="Search schedules",
-    responses=rows.PAGE_ANSWERS,
-    openapi_extra=examples.body(rows.SEARCH_BODY),
+    responses=examples.PAGE_ANSWERS,
+    openapi_extra=body_example(examples.SEARCH_BODY),
 )
 async def search_schedules(body: BodyDep, caller: Caller, resources: ResourcesDep) -> Answer:
     """By name, unless told otherwise; with the grammar of every search."""
-    query = read_search(body)
-    is_sorted = body.get("sorters") or body.get("sort")
+    query = read_search(body, unsorted=())
     found, total = await resources.store.schedules.search(
         caller.project,
         rows.schedule_filters(query.filters),
-        sort=rows.schedule_sort(query.sort) if is_sorted else (),
+        sort=rows.schedule_sort(query.sort),
         skip=query.skip,
         limit=query.page_size,
     )
@@ -66,7 +66,7 @@ async def search_schedules(body: BodyDep, caller: Caller, resources: ResourcesDe
     return page(shown, total=total, page=query.page, page_size=query.page_size)
 
 
-@router.get("/{schedule}", summary="A schedule", responses=rows.ROW_ANSWERS)
+@router.get("/{schedule}", summary="A schedule", responses=examples.ROW_ANSWERS)
 async def read_schedule(schedule: Target, caller: Caller, resources: ResourcesDep) -> Answer:
     """`next_execution` is when it fires next, `last_run_id` the run that it started last."""
     return one(rows.schedule_row(await _find(schedule, caller, resources)))
@@ -75,7 +75,7 @@ async def read_schedule(schedule: Target, caller: Caller, resources: ResourcesDe
 @router.post(
     "/{schedule}/pause",
     summary="Pause a schedule",
-    responses=rows.CHANGE_ANSWERS,
+    responses=examples.CHANGE_ANSWERS,
     dependencies=[_ADMIN],
 )
 async def pause_schedule(schedule: Target, caller: Caller, resources: ResourcesDep) -> Answer:
@@ -89,7 +89,7 @@ async def pause_schedule(schedule: Target, caller: Caller, resources: ResourcesD
 @router.post(
     "/{schedule}/resume",
     summary="Resume a schedule",
-    responses=rows.CHANGE_ANSWERS,
+    responses=examples.CHANGE_ANSWERS,
     dependencies=[_ADMIN],
 )
 async def resume_schedule(schedule: Target, caller: Caller, resources: ResourcesDep) -> Answer:
@@ -103,7 +103,7 @@ async def resume_schedule(schedule: Target, caller: Caller, resources: Resources
 @router.post(
     "/{schedule}/trigger",
     summary="Start what a schedule starts, now",
-    responses=rows.TRIGGER_ANSWERS,
+    responses=examples.TRIGGER_ANSWERS,
     dependencies=[_ADMIN, Depends(not_draining)],
 )
 async def trigger_schedule(schedule: Target, caller: Caller, resources: ResourcesDep) -> Answer:

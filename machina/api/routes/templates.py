@@ -10,8 +10,9 @@ from fastapi import APIRouter, Depends, Header, Request
 
 from machina.api import template_examples as examples
 from machina.api.deps import BodyDep, ResourcesDep
-from machina.api.envelopes import Answer
+from machina.api.envelopes import Answer, one
 from machina.api.json_body import read_json
+from machina.api.middleware import is_form
 from machina.api.problems import UnsupportedMediaType
 from machina.api.security import Caller, require
 from machina.api.template_bodies import (
@@ -42,13 +43,10 @@ class InstallFailed(Invalid):
     code, title = "install_failed", "Nothing installed"
 
 
-def templates_of(request: Request, resources: ResourcesDep) -> Templates:
-    """The one installer of this process, made at the first call."""
-    known: tuple[Resources, Templates] | None = getattr(request.app.state, "templates", None)
-    if known is None or known[0] is not resources:
-        known = (resources, Templates(resources.store, resources.settings))
-        request.app.state.templates = known
-    return known[1]
+async def templates_of(request: Request) -> Templates:
+    """The one installer of this process."""
+    templates: Templates = request.state.templates
+    return templates
 
 
 TemplatesDep = Annotated[Templates, Depends(templates_of)]
@@ -66,7 +64,7 @@ async def upload_template(request: Request, caller: Caller, templates: Templates
     known kind is installed. A hostile archive is refused whole; a broken entry is reported and the
     rest installed.
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    if not is_form(request.headers.get("content-type")):
         raise UnsupportedMediaType("Send the archive as multipart/form-data, in the part 'file'.")
     async with request.form(
         max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
@@ -101,7 +99,7 @@ async def install_from_git(request: Request, caller: Caller, templates: Template
 async def list_directories(body: BodyDep, templates: TemplatesDep) -> Answer:
     """Every directory with an `_install.yml`, with the files it lists. Installs nothing."""
     directories = await templates.list_git(read_git_request(body))
-    return Answer({"data": {"directories": directories}, "status": True})
+    return one({"directories": directories})
 
 
 @router.post(

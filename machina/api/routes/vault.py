@@ -34,10 +34,16 @@ async def validate_credentials(body: BodyDep, caller: Caller, resources: Resourc
     administrator's key.
 
     `valid` is null for a check over HTTP: this server sends no secret to an address in a request.
+    It is false for a secret that is there and that no key of this server opens.
     """
     asked = _credentials(body)
-    values = await resources.store.secrets.values(caller.project)
-    rows = [_checked(credential, values) for credential in asked]
+    secrets = resources.store.secrets
+    present = await secrets.check(caller.project, [name for name, _ in asked])
+    values = await secrets.values(caller.project)
+    rows = [
+        {"name": name, "present": present[name], "valid": _is_valid(values.get(name), validation)}
+        for name, validation in asked
+    ]
     valid = all(row["valid"] is not False for row in rows)
     return one({"credentials": rows, "valid": valid})
 
@@ -63,20 +69,14 @@ def _credential(item: Any) -> tuple[str, Mapping[str, Any]]:
     return check_secret_name(fields.get("name")), validation if isinstance(validation, dict) else {}
 
 
-def _checked(
-    credential: tuple[str, Mapping[str, Any]], values: Mapping[str, str]
-) -> dict[str, Any]:
-    name, validation = credential
-    value = values.get(name)
-    if value is None:
-        return {"name": name, "present": False, "valid": False}
+def _is_valid(value: str | None, validation: Mapping[str, Any]) -> bool | None:
+    """Whether a value has the form; None where that cannot be told. No value has none."""
     type = validation.get("type")
-    valid: bool | None = bool(value.strip())
-    if type == "json_object":
-        valid = _is_object(value, validation.get("required_keys"))
-    elif type == "http":
-        valid = None
-    return {"name": name, "present": True, "valid": valid}
+    if value is not None and type == "http":
+        return None
+    if value is not None and type == "json_object":
+        return _is_object(value, validation.get("required_keys"))
+    return bool(value and value.strip())
 
 
 def _is_object(value: str, keys: Any) -> bool:

@@ -160,7 +160,7 @@ async def test_starting_and_stopping_pass_the_whole_stack(api: Api) -> None:
     scope = {"type": "lifespan", "state": {}}
     await api.app(scope, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-    assert {"resources", "streams", "supervisor"} == set(scope["state"])
+    assert {"resources", "streams", "supervisor", "templates"} == set(scope["state"])
 
 
 async def test_an_error_that_was_foreseen_is_not_logged_as_a_defect(
